@@ -1,0 +1,4 @@
+//! Workloads that anyone can run: each module is one `chronolith bench` subcommand.
+//!
+//! Rules for every workload here: the clock stops when the last record is readable; every answer is
+//! checked; acknowledged, durable and readable operations are reported apart; a lost record fails the run.

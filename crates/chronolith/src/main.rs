@@ -1,0 +1,28 @@
+//! The one binary: `serve` runs a node; `bench` measures this machine. Each subcommand has its own file.
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+
+/// A replicated, versioned, verifiable key-value store that speaks the etcd v3 API.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure: workloads with progress, tables and checked answers.
+    Bench {
+        #[command(subcommand)]
+        workload: bench::Workload,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Bench { workload } => bench::run(workload),
+    }
+}
