@@ -14,6 +14,23 @@ pub enum Operation {
     DeleteRange(ColumnId, Bytes, Bytes),
 }
 
+impl Operation {
+    /// The column that changes.
+    #[must_use]
+    pub fn column(&self) -> ColumnId {
+        match self {
+            Self::Put(column, ..) | Self::Delete(column, _) | Self::DeleteRange(column, ..) => {
+                *column
+            }
+        }
+    }
+
+    /// Whether it may touch many keys.
+    pub(crate) fn is_wide(&self) -> bool {
+        matches!(self, Self::DeleteRange(..))
+    }
+}
+
 /// Changes that are applied whole or not at all, in order.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
@@ -49,7 +66,12 @@ impl WriteBatch {
     }
 
     /// Removes every key from `start` (in) to `end` (out).
-    pub fn delete_range(&mut self, column: ColumnId, start: impl Into<Bytes>, end: impl Into<Bytes>) {
+    pub fn delete_range(
+        &mut self,
+        column: ColumnId,
+        start: impl Into<Bytes>,
+        end: impl Into<Bytes>,
+    ) {
         let (start, end) = (start.into(), end.into());
         self.size_bytes += start.len() + end.len();
         self.operations.push(Operation::DeleteRange(column, start, end));

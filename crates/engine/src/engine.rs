@@ -40,6 +40,66 @@ impl KeyRange {
     pub fn half_open(start: Bytes, end: Bytes) -> Self {
         Self { start: Bound::Included(start), end: Bound::Excluded(end) }
     }
+
+    /// Every key that begins with `prefix`.
+    ///
+    /// ```
+    /// use chronolith_engine::KeyRange;
+    /// use std::ops::Bound;
+    /// assert_eq!(KeyRange::prefix(b"user/").end, Bound::Excluded("user0".into()));
+    /// ```
+    #[must_use]
+    pub fn prefix(prefix: &[u8]) -> Self {
+        let start = Bound::Included(Bytes::copy_from_slice(prefix));
+        Self { start, end: prefix_end(prefix).map_or(Bound::Unbounded, Bound::Excluded) }
+    }
+
+    /// Whether no key at all can lie in the range.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        Self::bounds_are_empty(
+            self.start.as_ref().map(|k| &k[..]),
+            self.end.as_ref().map(|k| &k[..]),
+        )
+    }
+
+    /// Whether no key at all can lie between the bounds.
+    pub(crate) fn bounds_are_empty(start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
+        match (start, end) {
+            (Bound::Included(start), Bound::Included(end)) => start > end,
+            (
+                Bound::Included(start) | Bound::Excluded(start),
+                Bound::Included(end) | Bound::Excluded(end),
+            ) => start >= end,
+            _ => false,
+        }
+    }
+
+    /// Whether `key` lies before the start.
+    pub(crate) fn starts_after(&self, key: &[u8]) -> bool {
+        match &self.start {
+            Bound::Included(start) => key < &start[..],
+            Bound::Excluded(start) => key <= &start[..],
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// Whether `key` lies behind the end.
+    pub(crate) fn ends_before(&self, key: &[u8]) -> bool {
+        match &self.end {
+            Bound::Included(end) => key > &end[..],
+            Bound::Excluded(end) => key >= &end[..],
+            Bound::Unbounded => false,
+        }
+    }
+}
+
+/// The first key after all that begin with `prefix`; none where the prefix is all `0xff`.
+fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end.into())
 }
 
 /// Ordered bytes in columns.

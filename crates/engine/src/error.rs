@@ -16,7 +16,9 @@ pub enum Error {
     #[error("the engine is closed: open it again")]
     Closed,
     /// An earlier write or sync failed; nothing more is written, since it could be lost silently.
-    #[error("the engine stopped after a failed write ({cause}): check the disk, then open it again")]
+    #[error(
+        "the engine stopped after a failed write ({cause}): check the disk, then open it again"
+    )]
     Poisoned {
         /// What failed first.
         cause: String,

@@ -1,9 +1,26 @@
-//! Ordered bytes: the storey that everything else stands on. (Lecture to be completed by the backends' author.)
+//! Ordered bytes: the storey that everything else stands on.
+//!
+//! ```text
+//!   WriteBatch, Overlay ─▶ Engine ─┬─ MemoryEngine   all in RAM; checkpoints with checksums
+//!   Snapshot, Cursor    ◀─         └─ RocksEngine    on disk, larger than RAM (feature `rocksdb`)
+//! ```
+//! Invariants, which one shared suite checks for every backend:
+//! * A batch is applied whole or not at all, over all its columns, and becomes visible at once.
+//! * A snapshot never changes; reads do not wait for writers.
+//! * What failed once is not tried again: a failed write or sync poisons the engine, and it says so.
+//!
+//! This crate must never know what keys mean: no revisions, no Raft, no async runtime.
 
 mod batch;
+mod disk;
 mod engine;
 mod error;
+mod gate;
+mod memory;
+mod overlay;
 
 pub use batch::{Operation, WriteBatch};
 pub use engine::{ColumnId, Cursor, Durability, Engine, KeyRange, Snapshot};
 pub use error::{Error, Result};
+pub use memory::MemoryEngine;
+pub use overlay::Overlay;

@@ -1,0 +1,91 @@
+//! A state of all columns: persistent trees, so that a copy shares every node with its original.
+
+use super::{cursor::MemoryCursor, record::Record};
+use crate::{ColumnId, Cursor, Error, KeyRange, Operation, Result, Snapshot};
+use bytes::Bytes;
+use imbl::OrdSet;
+use std::ops::Bound;
+
+/// See the module. The engine's current state is one, and so is each snapshot.
+#[derive(Clone, Default)]
+pub(crate) struct View {
+    columns: Vec<Column>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Column {
+    pub(crate) name: std::sync::Arc<str>,
+    pub(crate) records: OrdSet<Record>,
+}
+
+impl View {
+    pub(crate) fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    pub(crate) fn column_named(&self, name: &str) -> Option<ColumnId> {
+        let position = self.columns.iter().position(|column| &*column.name == name)?;
+        Some(ColumnId(u32::try_from(position).expect("fewer than 2^32 columns")))
+    }
+
+    pub(crate) fn add_column(&mut self, name: &str) -> ColumnId {
+        self.columns.push(Column { name: name.into(), records: OrdSet::new() });
+        ColumnId(u32::try_from(self.columns.len() - 1).expect("fewer than 2^32 columns"))
+    }
+
+    pub(crate) fn records(&self, column: ColumnId) -> Result<&OrdSet<Record>> {
+        let found = self.columns.get(column.0 as usize);
+        found.map(|column| &column.records).ok_or(Error::UnknownColumn(column.0))
+    }
+
+    /// The value of `key`, shared.
+    pub(crate) fn value(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.records(column)?.get(key).map(Record::value_bytes))
+    }
+
+    /// Refuses a batch that `apply` could not carry out; after this, `apply` cannot fail.
+    pub(crate) fn check(&self, operations: &[Operation]) -> Result<()> {
+        operations.iter().try_for_each(|operation| self.records(operation.column()).map(drop))
+    }
+
+    /// Applies checked operations, in order.
+    pub(crate) fn apply(&mut self, operations: &[Operation]) {
+        for operation in operations {
+            let records = &mut self.columns[operation.column().0 as usize].records;
+            match operation {
+                Operation::Put(_, key, value) => drop(records.insert(Record::new(key, value))),
+                Operation::Delete(_, key) => drop(records.remove(&key[..])),
+                Operation::DeleteRange(_, start, end) => delete_range(records, start, end),
+            }
+        }
+    }
+
+    /// Loads a record of a checkpoint.
+    pub(crate) fn load(&mut self, column: ColumnId, record: Record) {
+        self.columns[column.0 as usize].records.insert(record);
+    }
+}
+
+fn delete_range(records: &mut OrdSet<Record>, start: &[u8], end: &[u8]) {
+    if start >= end {
+        return;
+    }
+    let bounds = (Bound::Included(start), Bound::Excluded(end));
+    let doomed: Vec<Record> = records.range::<_, [u8]>(bounds).cloned().collect();
+    if doomed.len() == records.len() {
+        return records.clear();
+    }
+    for record in doomed {
+        records.remove(record.key());
+    }
+}
+
+impl Snapshot for View {
+    fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
+        self.value(column, key)
+    }
+
+    fn cursor(&self, column: ColumnId, range: KeyRange) -> Result<Box<dyn Cursor + '_>> {
+        Ok(Box::new(MemoryCursor::new(self.records(column)?, range)))
+    }
+}
