@@ -119,6 +119,12 @@ pub trait Engine: Send + Sync + 'static {
     /// The newest values of `keys`, in their order, from one consistent view.
     fn multi_get(&self, column: ColumnId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>>;
 
+    /// The first record from `start` (in) to `end` (out): what a cursor would find, without making
+    /// a snapshot and a cursor for it.
+    fn first(&self, column: ColumnId, start: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
+        self.snapshot()?.first(column, start, end)
+    }
+
     /// A consistent view of all columns, unmoved by later writes. Cheap.
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>>;
 
@@ -142,6 +148,14 @@ pub trait Snapshot: Send + Sync {
     /// The value of `key` in this view.
     fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>>;
 
+    /// The first record from `start` (in) to `end` (out) in this view.
+    fn first(&self, column: ColumnId, start: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
+        let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
+        let mut cursor = self.cursor(column, KeyRange::half_open(start, end))?;
+        cursor.seek_to_first()?;
+        Ok(cursor.valid().then(|| (cursor.key_bytes(), cursor.value_bytes())))
+    }
+
     /// A cursor over `range`; not positioned yet.
     fn cursor(&self, column: ColumnId, range: KeyRange) -> Result<Box<dyn Cursor + '_>>;
 }
@@ -164,6 +178,10 @@ pub trait Cursor {
     fn valid(&self) -> bool;
     /// The key here. Panics unless valid.
     fn key(&self) -> &[u8];
+    /// The key here, shared rather than copied where the backend can. Panics unless valid.
+    fn key_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.key())
+    }
     /// The value here. Panics unless valid.
     fn value(&self) -> &[u8];
     /// The value here, shared rather than copied where the backend can. Panics unless valid.

@@ -24,6 +24,7 @@ for_every_backend!(
     a_snapshot_never_changes,
     ranges_have_open_closed_and_no_bounds,
     seeks_stay_inside_the_range,
+    the_first_record_of_a_range_needs_no_cursor,
     a_cursor_turns_round_anywhere,
     a_prefix_is_a_range,
     any_bytes_are_keys_and_values,
@@ -151,6 +152,27 @@ fn ranges_have_open_closed_and_no_bounds(backend: &Backend) {
     }
 }
 
+fn the_first_record_of_a_range_needs_no_cursor(backend: &Backend) {
+    let Fixture { engine, column, dir: _dir } = filled(backend);
+    let snapshot = engine.snapshot().unwrap();
+    engine.write(one_put(column, "c", "later"), Durability::Buffered).unwrap();
+    let cases = [("a", "z", Some("b"), Some("b")), ("c", "e", Some("c"), Some("d"))];
+    let none = [("i", "z", None, None), ("d", "d", None, None), ("f", "b", None, None)];
+    for (start, end, now, before) in cases.into_iter().chain(none) {
+        let key = |found: Option<(bytes::Bytes, bytes::Bytes)>| found.map(|(key, _)| key);
+        let found = engine.first(column, start.as_bytes(), end.as_bytes()).unwrap();
+        assert_eq!(key(found).as_deref(), now.map(str::as_bytes), "{start}..{end}");
+        let found = snapshot.first(column, start.as_bytes(), end.as_bytes()).unwrap();
+        assert_eq!(key(found).as_deref(), before.map(str::as_bytes), "{start}..{end} before");
+    }
+}
+
+fn one_put(column: ColumnId, key: &'static str, value: &'static str) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.put(column, key, value);
+    batch
+}
+
 fn seeks_stay_inside_the_range(backend: &Backend) {
     let Fixture { engine, column, dir: _dir } = filled(backend);
     let snapshot = engine.snapshot().unwrap();
@@ -161,7 +183,7 @@ fn seeks_stay_inside_the_range(backend: &Backend) {
     assert_eq!(cursor.key(), b"d");
     cursor.seek(b"e").unwrap();
     assert_eq!((cursor.key(), cursor.value()), (&b"f"[..], &b"3"[..]));
-    assert_eq!(&cursor.value_bytes()[..], b"3");
+    assert_eq!((&cursor.key_bytes()[..], &cursor.value_bytes()[..]), (&b"f"[..], &b"3"[..]));
     cursor.seek(b"g").unwrap();
     assert!(!cursor.valid(), "h lies outside");
     cursor.seek_for_prev(b"z").unwrap();

@@ -111,6 +111,10 @@ impl Cursor for MemoryCursor<'_> {
         self.record().key()
     }
 
+    fn key_bytes(&self) -> Bytes {
+        self.record().key_bytes()
+    }
+
     fn value(&self) -> &[u8] {
         self.record().value()
     }

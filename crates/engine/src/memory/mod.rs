@@ -107,6 +107,11 @@ impl Engine for MemoryEngine {
         keys.iter().map(|key| view.value(column, key)).collect()
     }
 
+    fn first(&self, column: ColumnId, start: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
+        self.gate.check()?;
+        self.view.read().first_record(column, start, end)
+    }
+
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
         Ok(self.view()?)
     }

@@ -27,6 +27,10 @@ impl Record {
         &self.bytes[..self.key_len as usize]
     }
 
+    pub(crate) fn key_bytes(&self) -> Bytes {
+        self.bytes.slice(..self.key_len as usize)
+    }
+
     pub(crate) fn value(&self) -> &[u8] {
         &self.bytes[self.key_len as usize..]
     }

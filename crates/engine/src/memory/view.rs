@@ -43,6 +43,21 @@ impl View {
         Ok(self.records(column)?.get(key).map(Record::value_bytes))
     }
 
+    /// The first record from `start` (in) to `end` (out), shared.
+    pub(crate) fn first_record(
+        &self,
+        column: ColumnId,
+        start: &[u8],
+        end: &[u8],
+    ) -> Result<Option<(Bytes, Bytes)>> {
+        if start >= end {
+            return Ok(None);
+        }
+        let bounds = (Bound::Included(start), Bound::Excluded(end));
+        let first = self.records(column)?.range::<_, [u8]>(bounds).next();
+        Ok(first.map(|record| (record.key_bytes(), record.value_bytes())))
+    }
+
     /// Refuses a batch that `apply` could not carry out; after this, `apply` cannot fail.
     pub(crate) fn check(&self, operations: &[Operation]) -> Result<()> {
         operations.iter().try_for_each(|operation| self.records(operation.column()).map(drop))
@@ -83,6 +98,10 @@ fn delete_range(records: &mut OrdSet<Record>, start: &[u8], end: &[u8]) {
 impl Snapshot for View {
     fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
         self.value(column, key)
+    }
+
+    fn first(&self, column: ColumnId, start: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
+        self.first_record(column, start, end)
     }
 
     fn cursor(&self, column: ColumnId, range: KeyRange) -> Result<Box<dyn Cursor + '_>> {

@@ -213,6 +213,13 @@ impl Cursor for Merged<'_> {
         }
     }
 
+    fn key_bytes(&self) -> Bytes {
+        match (self.here, self.top) {
+            (Side::Pending, Some((key, _))) => key.clone(),
+            _ => self.below.key_bytes(),
+        }
+    }
+
     fn value(&self) -> &[u8] {
         match (self.here, self.top) {
             (Side::Pending, Some((_, Some(value)))) => value,
