@@ -4,8 +4,13 @@ use clap::Subcommand;
 
 /// The workloads, one module of `chronolith-bench` each.
 #[derive(Subcommand)]
-pub(crate) enum Workload {}
+pub(crate) enum Workload {
+    /// Drive a server with the etcd v3 API: any, or a node of our own.
+    Server(chronolith_bench::server::Args),
+}
 
 pub(crate) fn run(workload: Workload) -> anyhow::Result<()> {
-    match workload {}
+    match workload {
+        Workload::Server(args) => chronolith_bench::server::run(&args),
+    }
 }
