@@ -41,9 +41,19 @@ impl Tally {
     }
 
     pub(crate) fn record(&mut self, latency: Duration) {
+        self.count();
+        self.latency(latency);
+    }
+
+    /// Counts an operation whose latency is known later.
+    pub(crate) fn count(&mut self) {
         self.operations += 1;
-        self.latency_us.saturating_record(latency.as_micros() as u64);
         self.bar.inc(1);
+    }
+
+    /// The latency of an operation that is counted already.
+    pub(crate) fn latency(&mut self, latency: Duration) {
+        self.latency_us.record(latency.as_micros() as u64).expect("the histogram grows");
     }
 
     fn add(&mut self, other: &Tally) {

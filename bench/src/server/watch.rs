@@ -24,7 +24,14 @@ const VALUE_BYTES: usize = 64;
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a watcher heard or a putter wrote, by revision.
-type Events = BTreeMap<i64, (String, String)>;
+type Events = BTreeMap<i64, Change>;
+
+/// `at` is when the put was sent or the event was heard.
+struct Change {
+    key: String,
+    value: String,
+    at: Instant,
+}
 
 pub(crate) async fn run(plan: &Plan) -> anyhow::Result<Vec<Row>> {
     let fan_out = one_prefix(plan).await?;
@@ -59,39 +66,45 @@ async fn deliver(
     let heard_by_each = if shared { events } else { events / watchers };
     let ready = Arc::new(Barrier::new((watchers + PUTTERS) as usize));
     let expected = watchers * heard_by_each;
-    let (work, found) = crowd(plan, name, expected, watchers + PUTTERS, |index, client, tally| {
-        let ready = Arc::clone(&ready);
-        let targets: Vec<String> = (0..watchers).map(|w| range(w).0).collect();
-        let watched = range(index.min(watchers - 1));
-        async move {
-            if index < watchers {
-                listen(watched, heard_by_each, client, tally, &ready).await
-            } else {
-                write(&targets, shared, index - watchers, events, client, tally, &ready).await
+    let (mut work, found) =
+        crowd(plan, name, expected, watchers + PUTTERS, |index, client, tally| {
+            let ready = Arc::clone(&ready);
+            let targets: Vec<String> = (0..watchers).map(|w| range(w).0).collect();
+            let watched = range(index.min(watchers - 1));
+            async move {
+                if index < watchers {
+                    listen(watched, heard_by_each, client, tally, &ready).await
+                } else {
+                    write(&targets, shared, index - watchers, events, client, tally, &ready).await
+                }
             }
-        }
-    })
-    .await?;
-    let written: Events =
-        found.iter().filter(|r| r.written).flat_map(|r| r.events.clone()).collect();
-    check(&found, &written)?;
+        })
+        .await?;
+    let (written, heard): (Vec<_>, Vec<_>) = found.into_iter().partition(|log| log.written);
+    let written: Events = written.into_iter().flat_map(|log| log.events).collect();
+    for watcher in &heard {
+        check(watcher, &written, &mut work.tally)?;
+    }
     Ok(Row::new(name, &work).readable(expected))
 }
 
-struct Heard {
+/// What one watcher heard, or one putter wrote.
+struct Log {
     written: bool,
     range: (String, String),
     events: Events,
 }
 
-/// Every watcher's events are exactly the puts in its range.
-fn check(found: &[Heard], written: &Events) -> anyhow::Result<()> {
-    for watcher in found.iter().filter(|r| !r.written) {
-        let (from, end) = &watcher.range;
-        let inside =
-            |key: &String| if end.is_empty() { key == from } else { key >= from && key < end };
-        let due = written.iter().filter(|(_, (key, _))| inside(key));
-        ensure!(due.eq(&watcher.events), "{from}: events differ from the puts");
+/// A watcher's events are exactly the puts in its range; their latency counts from sending the put.
+fn check(watcher: &Log, written: &Events, tally: &mut Tally) -> anyhow::Result<()> {
+    let (from, end) = &watcher.range;
+    let inside = |key: &String| if end.is_empty() { key == from } else { key >= from && key < end };
+    let due: Vec<_> = written.iter().filter(|(_, put)| inside(&put.key)).collect();
+    ensure!(due.len() == watcher.events.len(), "{from}: {} of {}", watcher.events.len(), due.len());
+    for ((written_at, put), (heard_at, event)) in due.into_iter().zip(&watcher.events) {
+        let put_content = (written_at, &put.key, &put.value);
+        ensure!(put_content == (heard_at, &event.key, &event.value), "{from}: wrong event");
+        tally.latency(event.at.saturating_duration_since(put.at));
     }
     Ok(())
 }
@@ -102,33 +115,27 @@ async fn listen(
     client: Client,
     mut tally: Tally,
     ready: &Barrier,
-) -> anyhow::Result<(Tally, Heard)> {
+) -> anyhow::Result<(Tally, Log)> {
     let (_requests, mut stream) = open(&client, &range.0, &range.1).await?;
     ready.wait().await;
     let mut events = Events::new();
     while (events.len() as u64) < expected {
-        let start = Instant::now();
         let answer = tokio::time::timeout(DELIVERY_TIMEOUT, next(&mut stream)).await;
         let answer =
             answer.with_context(|| format!("{} of {expected} events came", events.len()))??;
-        take(answer, &mut events, start, &mut tally)?;
+        take(answer, &mut events, &mut tally)?;
     }
-    Ok((tally, Heard { written: false, range, events }))
+    Ok((tally, Log { written: false, range, events }))
 }
 
-fn take(
-    answer: WatchResponse,
-    events: &mut Events,
-    start: Instant,
-    tally: &mut Tally,
-) -> anyhow::Result<()> {
+fn take(answer: WatchResponse, events: &mut Events, tally: &mut Tally) -> anyhow::Result<()> {
     for event in answer.events {
         let kv = event.kv.context("an event without its record")?;
         let last = events.last_key_value().map_or(0, |(revision, _)| *revision);
         ensure!(kv.mod_revision > last, "event {} after {last}", kv.mod_revision);
-        let change = (text(&kv.key)?.to_owned(), text(&kv.value)?.to_owned());
-        events.insert(kv.mod_revision, change);
-        tally.record(start.elapsed());
+        let (key, value) = (text(&kv.key)?.to_owned(), text(&kv.value)?.to_owned());
+        events.insert(kv.mod_revision, Change { key, value, at: Instant::now() });
+        tally.count();
     }
     Ok(())
 }
@@ -171,15 +178,16 @@ async fn write(
     mut client: Client,
     tally: Tally,
     ready: &Barrier,
-) -> anyhow::Result<(Tally, Heard)> {
+) -> anyhow::Result<(Tally, Log)> {
     ready.wait().await;
     let mut written = Events::new();
     for event in (putter..events).step_by(PUTTERS as usize) {
         let target = &targets[(event % targets.len() as u64) as usize];
         let key = if shared { format!("{target}{event:06}") } else { target.clone() };
         let value = value(&key, event, VALUE_BYTES);
+        let at = Instant::now();
         let revision = client.put(&key, &value).await?;
-        written.insert(revision, (key, value));
+        written.insert(revision, Change { key, value, at });
     }
-    Ok((tally, Heard { written: true, range: Default::default(), events: written }))
+    Ok((tally, Log { written: true, range: Default::default(), events: written }))
 }
