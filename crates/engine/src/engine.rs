@@ -135,6 +135,12 @@ pub trait Engine: Send + Sync + 'static {
     /// must not exist yet. Synced when this returns. Writers go on meanwhile.
     fn checkpoint(&self, dir: &Path) -> Result<()>;
 
+    /// What the data takes: of memory where it lives there, otherwise of the disk, what is not written
+    /// out yet included. An estimate, cheap to ask for; `None` where the backend has none.
+    fn size_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Makes everything written so far durable, `NoWal` writes too where the backend can
     /// (RocksDB: flushes memtables; memory: nothing beyond its log, use `checkpoint`).
     fn flush(&self) -> Result<()>;

@@ -126,6 +126,10 @@ impl Engine for MemoryEngine {
         checkpoint::write(&*self.view()?, dir)
     }
 
+    fn size_bytes(&self) -> Result<Option<u64>> {
+        Ok(Some(self.view()?.size_bytes()))
+    }
+
     fn flush(&self) -> Result<()> {
         self.gate.check()
     }
@@ -133,5 +137,37 @@ impl Engine for MemoryEngine {
     fn close(&self) -> Result<()> {
         self.gate.close();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_follows_what_is_stored() {
+        let engine = MemoryEngine::new();
+        let column = engine.column("c").unwrap();
+        let size = || engine.size_bytes().unwrap().unwrap();
+        let write = |change: &dyn Fn(&mut WriteBatch)| {
+            let mut batch = WriteBatch::new();
+            change(&mut batch);
+            engine.write(batch, Durability::NoWal).unwrap();
+        };
+        write(&|batch| batch.put(column, "a", vec![0; 1000]));
+        let one = size();
+        assert!((1001..1200).contains(&one), "{one}");
+        write(&|batch| batch.put(column, "a", vec![0; 500]));
+        assert_eq!(size(), one - 500, "a value that is replaced is freed");
+        write(&|batch| (b'b'..=b'y').for_each(|key| batch.put(column, vec![key], vec![0; 100])));
+        let dir = tempfile::tempdir().unwrap();
+        engine.checkpoint(&dir.path().join("copy")).unwrap();
+        let copy = MemoryEngine::restore(dir.path().join("copy")).unwrap();
+        assert_eq!(copy.size_bytes().unwrap(), Some(size()), "a copy has the same size");
+        write(&|batch| batch.delete_range(column, "b", "x"));
+        write(&|batch| batch.delete(column, "absent"));
+        write(&|batch| batch.delete(column, "a"));
+        write(&|batch| batch.delete_range(column, "a", "z"));
+        assert_eq!(size(), 0);
     }
 }

@@ -31,6 +31,11 @@ impl Record {
         self.bytes.slice(..self.key_len as usize)
     }
 
+    /// Bytes of key and value.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn value(&self) -> &[u8] {
         &self.bytes[self.key_len as usize..]
     }

@@ -10,7 +10,12 @@ use std::ops::Bound;
 #[derive(Clone, Default)]
 pub(crate) struct View {
     columns: Vec<Column>,
+    size_bytes: u64,
 }
+
+/// What a record costs beside its key and value: its place in a tree node that is two thirds full, and
+/// the allocation's own overhead.
+const RECORD_BYTES: usize = 96;
 
 #[derive(Clone)]
 pub(crate) struct Column {
@@ -68,31 +73,56 @@ impl View {
         for operation in operations {
             let records = &mut self.columns[operation.column().0 as usize].records;
             match operation {
-                Operation::Put(_, key, value) => drop(records.insert(Record::new(key, value))),
-                Operation::Delete(_, key) => drop(records.remove(&key[..])),
-                Operation::DeleteRange(_, start, end) => delete_range(records, start, end),
+                Operation::Put(_, key, value) => {
+                    self.size_bytes += size_bytes(key.len() + value.len());
+                    self.size_bytes -= freed_bytes(records.insert(Record::new(key, value)));
+                }
+                Operation::Delete(_, key) => {
+                    self.size_bytes -= freed_bytes(records.remove(&key[..]));
+                }
+                Operation::DeleteRange(_, start, end) => {
+                    self.size_bytes -= delete_range(records, start, end);
+                }
             }
         }
     }
 
+    /// Memory that the records take, about.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
     /// Loads a record of a checkpoint.
     pub(crate) fn load(&mut self, column: ColumnId, record: Record) {
+        self.size_bytes += size_bytes(record.size_bytes());
         self.columns[column.0 as usize].records.insert(record);
     }
 }
 
-fn delete_range(records: &mut OrdSet<Record>, start: &[u8], end: &[u8]) {
+fn size_bytes(content_bytes: usize) -> u64 {
+    (content_bytes + RECORD_BYTES) as u64
+}
+
+fn freed_bytes(record: Option<Record>) -> u64 {
+    record.map_or(0, |record| size_bytes(record.size_bytes()))
+}
+
+/// Removes the records from `start` to `end`, and says what they took.
+fn delete_range(records: &mut OrdSet<Record>, start: &[u8], end: &[u8]) -> u64 {
     if start >= end {
-        return;
+        return 0;
     }
     let bounds = (Bound::Included(start), Bound::Excluded(end));
     let doomed: Vec<Record> = records.range::<_, [u8]>(bounds).cloned().collect();
+    let freed = doomed.iter().map(|record| size_bytes(record.size_bytes())).sum();
     if doomed.len() == records.len() {
-        return records.clear();
+        records.clear();
+        return freed;
     }
     for record in doomed {
         records.remove(record.key());
     }
+    freed
 }
 
 impl Snapshot for View {
