@@ -1,0 +1,174 @@
+//! What the end-to-end tests share: a node as a child process, and clients for it.
+#![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of it, and may panic.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tonic::transport::{Channel, Endpoint};
+
+/// Generous, because test machines are shared; nothing waits this long when all is well.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+
+/// The engines that this build has.
+pub(crate) const ENGINES: &[&str] =
+    if cfg!(feature = "rocksdb") { &["memory", "rocksdb"] } else { &["memory"] };
+
+/// A node in a directory of its own. Killed when dropped.
+pub(crate) struct Node {
+    pub(crate) directory: TempDir,
+    pub(crate) port: u16,
+    program: Program,
+    extra: Vec<String>,
+    process: Child,
+}
+
+/// What answers: our node, or a real etcd to check the tests themselves against.
+#[derive(Clone, Copy)]
+pub(crate) enum Program {
+    Chronolith { engine: &'static str },
+    Etcd,
+}
+
+impl Program {
+    fn command(self, directory: &Path, port: u16) -> Command {
+        let url = format!("http://127.0.0.1:{port}");
+        let data = directory.join("data");
+        let mut command = match self {
+            Program::Chronolith { engine } => {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
+                command.args(["serve", "--engine", engine]);
+                command
+            }
+            Program::Etcd => {
+                let mut command = Command::new("etcd");
+                let peer = format!("http://127.0.0.1:{}", free_port());
+                command.args(["--listen-peer-urls", &peer]);
+                command.args(["--initial-advertise-peer-urls", &peer]);
+                command.arg("--initial-cluster").arg(format!("default={peer}"));
+                command
+            }
+        };
+        command.arg("--data-dir").arg(data);
+        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command
+    }
+}
+
+impl Node {
+    pub(crate) fn start(program: Program) -> Node {
+        Node::start_with(program, &[])
+    }
+
+    pub(crate) fn start_with(program: Program, extra: &[&str]) -> Node {
+        let directory = TempDir::new().unwrap();
+        let port = free_port();
+        let extra: Vec<String> = extra.iter().map(|&arg| arg.to_owned()).collect();
+        let process = spawn(program, directory.path(), port, &extra);
+        let mut node = Node { directory, port, program, extra, process };
+        node.wait_until_open();
+        node
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A channel that connects when it is used first.
+    pub(crate) fn channel(&self) -> Channel {
+        Endpoint::from_shared(self.endpoint()).unwrap().tcp_nodelay(true).connect_lazy()
+    }
+
+    /// SIGKILL: the process gets no chance to do anything.
+    pub(crate) fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.process.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the node does not end");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// A new process on the same directory and port.
+    pub(crate) fn restart(&mut self) {
+        self.process = spawn(self.program, self.directory.path(), self.port, &self.extra);
+        self.wait_until_open();
+    }
+
+    /// What the node has written to standard output and standard error since it was made.
+    pub(crate) fn output(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("output")).unwrap()
+    }
+
+    fn wait_until_open(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = self.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the node ended at start: {ended:?}\n{}", self.output());
+            assert!(
+                Instant::now() < deadline,
+                "the node does not open its port\n{}",
+                self.output()
+            );
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Both fail only when the process is gone already, which is what is wanted.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the node said:\n{}", self.output());
+        }
+    }
+}
+
+fn spawn(program: Program, directory: &Path, port: u16, extra: &[String]) -> Child {
+    let output = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.join("output"))
+        .unwrap();
+    program
+        .command(directory, port)
+        .args(extra)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap()
+}
+
+/// Runs `chronolith` to its end: its status and what it said.
+pub(crate) fn chronolith(args: &[&str]) -> (ExitStatus, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_chronolith")).args(args).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status, String::from_utf8_lossy(&said).into_owned())
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
