@@ -1,0 +1,258 @@
+//! The block list of a series: disjoint blocks in time order, each found by its first time.
+//!
+//! Blocks are linked, never copied, when points come in order. Only the last block of the list can still
+//! grow; all others are closed and never change, so a clone of the list and the last block's length is
+//! a snapshot.
+
+use std::sync::Arc;
+
+use crate::block::{RawBlock, guess, lower_bound};
+use crate::group::GroupBlock;
+use crate::packed::PackedBlock;
+use crate::point::{MAX_TIME, Point};
+
+/// One block, in whichever form it is kept.
+#[derive(Clone)]
+pub(crate) enum BlockRef {
+    /// As appended point by point.
+    Raw(Arc<RawBlock>),
+    /// One column of a group's rows.
+    Column(Arc<GroupBlock>, u32),
+    /// Compressed.
+    Packed(Arc<PackedBlock>),
+}
+
+impl BlockRef {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            BlockRef::Raw(block) => block.len(),
+            BlockRef::Column(block, _) => block.rows(),
+            BlockRef::Packed(block) => block.len(),
+        }
+    }
+
+    /// The time of the first point.
+    pub(crate) fn first_time(&self) -> i64 {
+        match self {
+            BlockRef::Raw(block) => block.time(0),
+            BlockRef::Column(block, _) => block.time(0),
+            BlockRef::Packed(block) => block.first_time(),
+        }
+    }
+
+    /// The time of the last point. Blocks in a list are never empty.
+    pub(crate) fn last_time(&self) -> i64 {
+        match self {
+            BlockRef::Raw(block) => block.time(block.len() - 1),
+            BlockRef::Column(block, _) => block.time(block.rows() - 1),
+            BlockRef::Packed(block) => block.last_time(),
+        }
+    }
+
+    /// Bytes of memory that points of this block take; a column's share of its group.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        match self {
+            BlockRef::Raw(_) => crate::memory::UNIT_BYTES as u64,
+            BlockRef::Column(block, _) => block.column_bytes(),
+            BlockRef::Packed(block) => block.size_bytes(),
+        }
+    }
+
+    /// The value at `time`; `first..next` is the interval that this block covers.
+    #[inline]
+    pub(crate) fn get(
+        &self,
+        time: i64,
+        limit: usize,
+        first: i64,
+        next: Option<i64>,
+    ) -> Option<f64> {
+        match self {
+            BlockRef::Raw(block) => {
+                let len = block.len().min(limit);
+                let at = find(|at| block.time(at), len, time, first, next);
+                (at < len && block.time(at) == time).then(|| block.value(at))
+            }
+            BlockRef::Column(block, column) => {
+                let len = block.rows().min(limit);
+                let at = find(|at| block.time(at), len, time, first, next);
+                (at < len && block.time(at) == time).then(|| block.value(at, *column as usize))
+            }
+            BlockRef::Packed(block) => block.get(time),
+        }
+    }
+
+    /// Appends the points with `low ≤ time ≤ high` to `out`.
+    #[inline]
+    pub(crate) fn copy(&self, low: i64, high: i64, span: &Span, out: &mut Vec<Point>) {
+        match self {
+            BlockRef::Raw(block) => {
+                let (from, to) = span.bounds(low, high, block.len(), |at| block.time(at));
+                block.copy(from, to, out);
+            }
+            BlockRef::Column(block, column) => {
+                let (from, to) = span.bounds(low, high, block.rows(), |at| block.time(at));
+                block.copy(*column as usize, from, to, out);
+            }
+            BlockRef::Packed(block) => block.copy(low, high, out),
+        }
+    }
+
+    /// All points that readers may see now.
+    pub(crate) fn points(&self, out: &mut Vec<Point>) {
+        let whole = Span { limit: usize::MAX, first: i64::MIN, next: None };
+        self.copy(-MAX_TIME, MAX_TIME, &whole, out);
+    }
+}
+
+/// Which interval a block covers, and how many of its points count.
+pub(crate) struct Span {
+    limit: usize,
+    first: i64,
+    next: Option<i64>,
+}
+
+impl Span {
+    #[inline]
+    fn bounds(
+        &self,
+        low: i64,
+        high: i64,
+        len: usize,
+        time_at: impl Fn(usize) -> i64,
+    ) -> (usize, usize) {
+        let len = len.min(self.limit);
+        if len == 0 {
+            return (0, 0);
+        }
+        let from = if low <= self.first || low <= time_at(0) {
+            0
+        } else {
+            find(&time_at, len, low, self.first, self.next)
+        };
+        let whole = self.next.is_some_and(|next| high >= next - 1) || high >= MAX_TIME;
+        let to = if whole { len } else { find(&time_at, len, high + 1, self.first, self.next) };
+        (from, to.max(from))
+    }
+}
+
+/// The first position whose time is not below `time`, by proportion first.
+#[inline]
+fn find(
+    time_at: impl Fn(usize) -> i64,
+    len: usize,
+    time: i64,
+    first: i64,
+    next: Option<i64>,
+) -> usize {
+    if len == 0 || time <= first {
+        return 0;
+    }
+    let next = match next {
+        Some(next) => next,
+        // The open block: as if the next point came one average step after the last.
+        None => {
+            let last = time_at(len - 1);
+            if time > last {
+                return len;
+            }
+            last + (last - first) / (len as i64 - 1).max(1)
+        }
+    };
+    lower_bound(time_at, len, time, guess(time, first, next.max(first + 1), len))
+}
+
+/// The blocks of one series.
+#[derive(Clone, Default)]
+pub(crate) struct BlockList {
+    /// First time of each block: searched without touching the blocks.
+    firsts: Vec<i64>,
+    blocks: Vec<BlockRef>,
+}
+
+impl BlockList {
+    pub(crate) fn push(&mut self, first: i64, block: BlockRef) {
+        debug_assert!(self.firsts.last().is_none_or(|last| *last < first), "blocks come in order");
+        self.firsts.push(first);
+        self.blocks.push(block);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &BlockRef)> {
+        self.firsts.iter().copied().zip(&self.blocks)
+    }
+
+    pub(crate) fn first_time(&self, at: usize) -> Option<i64> {
+        self.firsts.get(at).copied()
+    }
+
+    pub(crate) fn block(&self, at: usize) -> &BlockRef {
+        &self.blocks[at]
+    }
+
+    pub(crate) fn last(&self) -> Option<&BlockRef> {
+        self.blocks.last()
+    }
+
+    /// The block that covers `time`: the last one that starts at or before it.
+    #[inline]
+    pub(crate) fn covering(&self, time: i64) -> Option<usize> {
+        self.firsts.partition_point(|first| *first <= time).checked_sub(1)
+    }
+
+    /// The blocks that can hold points of `low..=high`.
+    pub(crate) fn overlapping(&self, low: i64, high: i64) -> std::ops::Range<usize> {
+        let from = self.covering(low).unwrap_or(0);
+        let to = self.firsts.partition_point(|first| *first <= high);
+        from..to.max(from)
+    }
+
+    /// Replaces the block at `at` in place, by one with the same points.
+    pub(crate) fn replace(&mut self, at: usize, block: BlockRef) {
+        self.blocks[at] = block;
+    }
+
+    pub(crate) fn remove_front(&mut self, count: usize) -> Vec<BlockRef> {
+        self.firsts.drain(..count);
+        self.blocks.drain(..count).collect()
+    }
+
+    #[inline]
+    fn span(&self, at: usize, open_limit: usize) -> Span {
+        let next = self.firsts.get(at + 1).copied();
+        let limit = if next.is_some() { usize::MAX } else { open_limit };
+        Span { limit, first: self.firsts[at], next }
+    }
+
+    /// The value at `time`, counting `open_limit` points of the last block.
+    #[inline]
+    pub(crate) fn get(&self, time: i64, open_limit: usize) -> Option<f64> {
+        let at = self.covering(time)?;
+        let span = self.span(at, open_limit);
+        self.blocks[at].get(time, span.limit, span.first, span.next)
+    }
+
+    /// Appends the points of block `at` with `low ≤ time ≤ high`.
+    #[inline]
+    pub(crate) fn copy_block(
+        &self,
+        at: usize,
+        low: i64,
+        high: i64,
+        open_limit: usize,
+        out: &mut Vec<Point>,
+    ) {
+        self.blocks[at].copy(low, high, &self.span(at, open_limit), out);
+    }
+
+    /// Appends all points with `low ≤ time ≤ high`.
+    #[inline]
+    pub(crate) fn copy(&self, low: i64, high: i64, open_limit: usize, out: &mut Vec<Point>) {
+        for at in self.overlapping(low, high) {
+            self.copy_block(at, low, high, open_limit, out);
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! The index: series by id and by label, and everything that can be asked of them.
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::budget::{Budget, Charge, Wait, Waited};
+use crate::error::Error;
+use crate::group_writer::GroupWriter;
+use crate::labels::Labels;
+use crate::late::sort_newest_wins;
+use crate::point::{Key, MAX_TIME, Point, SeriesId};
+use crate::pool::Pool;
+use crate::series::Series;
+use crate::snapshot::Snapshot;
+use crate::table::Table;
+use crate::workers::Workers;
+use crate::writer::{Partial, Writer};
+
+/// Memory that an index may use for points unless told otherwise.
+pub const DEFAULT_BUDGET_BYTES: u64 = 1 << 30;
+/// Series that an index may hold unless told otherwise: about 300 bytes each without points.
+pub const DEFAULT_MAX_SERIES: u32 = 1 << 20;
+
+/// How an index is set up.
+#[derive(Clone)]
+pub struct Options {
+    /// Where memory for points comes from; `None` for a pool of its own.
+    pub pool: Option<Arc<Pool>>,
+    /// Memory for points, packed or not.
+    pub budget_bytes: u64,
+    /// What appends do when the budget is full; each writer can choose otherwise.
+    pub wait: Wait,
+    /// How many series may ever be registered, removed ones included: ids are not used twice.
+    pub max_series: u32,
+    /// Threads that merge, pack and settle in the background.
+    pub workers: usize,
+    /// Whether closed blocks are packed when memory gets short.
+    pub pack_under_pressure: bool,
+    /// What is thrown away by itself.
+    pub retention: Retention,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            pool: None,
+            budget_bytes: DEFAULT_BUDGET_BYTES,
+            wait: Wait::Forever,
+            max_series: DEFAULT_MAX_SERIES,
+            workers: 1,
+            pack_under_pressure: true,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// What `Index::retain` throws away. Whole blocks go, so a few points older than asked may stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Points older than this before the time given to `retain`.
+    pub max_age: Option<i64>,
+    /// The oldest points beyond this many bytes.
+    pub max_bytes: Option<u64>,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) too_old: AtomicU64,
+    pub(crate) waits: AtomicU64,
+    pub(crate) waited_nanos: AtomicU64,
+    pub(crate) refused_full: AtomicU64,
+
+    pub(crate) retained_away: AtomicU64,
+}
+
+pub(crate) struct Inner {
+    pub(crate) table: Table,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) options: Options,
+    pub(crate) keeps_from: AtomicI64,
+    pub(crate) counters: Counters,
+    names: Mutex<Names>,
+    workers: Workers,
+}
+
+#[derive(Default)]
+struct Names {
+    by_label: BTreeMap<Arc<Labels>, SeriesId>,
+    next: u32,
+    registered: u32,
+}
+
+impl Inner {
+    /// Charges the budget; when it is full, first packs what `series` has closed, then waits.
+    pub(crate) fn take(
+        &self,
+        series: &Series,
+        bytes: u64,
+        wait: Wait,
+    ) -> Result<(Charge, Waited), Error> {
+        if let Some(charge) = self.budget.try_take(bytes) {
+            return Ok((charge, Waited::NOT));
+        }
+        self.take_under_pressure(series, bytes, wait)
+    }
+
+    #[cold]
+    fn take_under_pressure(
+        &self,
+        series: &Series,
+        bytes: u64,
+        wait: Wait,
+    ) -> Result<(Charge, Waited), Error> {
+        let start = Instant::now();
+        if self.options.pack_under_pressure {
+            self.pack_until(series, bytes);
+        }
+        let taken = self.budget.take(bytes, wait);
+        self.counters.waits.fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.counters.waited_nanos.fetch_add(nanos, Ordering::Relaxed);
+        if taken.is_err() {
+            self.counters.refused_full.fetch_add(1, Ordering::Relaxed);
+        }
+        taken.map(|(charge, _)| (charge, Waited::since(start)))
+    }
+
+    /// Packs closed blocks until `bytes` fit: of this series first, then of all others.
+    fn pack_until(&self, series: &Series, bytes: u64) {
+        let fits = || self.budget.used() + bytes <= self.budget.limit();
+        series.pack(&self.budget, 1);
+        for other in self.table.iter() {
+            if fits() {
+                return;
+            }
+            other.pack(&self.budget, 1);
+        }
+    }
+
+    fn series(&self, id: SeriesId) -> Result<&Arc<Series>, Error> {
+        let live = self.table.get(id).filter(|series| !series.is_removed());
+        live.ok_or(Error::UnknownSeries(id))
+    }
+}
+
+/// An in-memory time-series index. Clones are handles to the same one.
+///
+/// ```
+/// use chronolith_series::{Index, Labels, Point};
+/// let index = Index::new();
+/// let cpu = index.register(Labels::new([("__name__", "cpu"), ("host", "a")])?)?;
+/// index.append(cpu, 1000, 0.25)?;
+/// index.append(cpu, 2000, 0.75)?;
+/// index.append(cpu, 1500, 0.50)?;      // late points are welcome
+/// assert_eq!(index.get(cpu, 1500), Some(0.50));
+/// assert_eq!(index.range(cpu, 0..=1800), [Point::new(1000, 0.25), Point::new(1500, 0.50)]);
+/// # Ok::<(), chronolith_series::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Index {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Index::new()
+    }
+}
+
+impl Index {
+    /// An index with the default options.
+    #[must_use]
+    pub fn new() -> Index {
+        Index::with(Options::default()).expect("the default options open no file")
+    }
+
+    /// An index set up as `options` say.
+    ///
+    /// # Errors
+    /// Today none in memory.
+    pub fn with(options: Options) -> Result<Index, Error> {
+        let inner = Inner {
+            table: Table::new(),
+            pool: options.pool.clone().unwrap_or_default(),
+            budget: Budget::new(options.budget_bytes),
+            keeps_from: AtomicI64::new(i64::MIN),
+            counters: Counters::default(),
+            names: Mutex::default(),
+            workers: Workers::start(options.workers),
+            options,
+        };
+        Ok(Index { inner: Arc::new(inner) })
+    }
+
+    // ---- series ----
+
+    /// The id of the series with these labels, registering it the first time.
+    ///
+    /// # Errors
+    /// [`Error::TooManySeries`].
+    pub fn register(&self, labels: Labels) -> Result<SeriesId, Error> {
+        let mut names = self.inner.names.lock();
+        if let Some(id) = names.by_label.get(&labels) {
+            return Ok(*id);
+        }
+        let labels = Arc::new(labels);
+        loop {
+            let id = SeriesId(names.next);
+            self.check_room(&names, id)?;
+            names.next += 1;
+            if self.inner.table.insert(id, Series::new(id, Some(Arc::clone(&labels)))).is_ok() {
+                names.registered += 1;
+                names.by_label.insert(labels, id);
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Registers a series by an id of the caller's choice; once is enough.
+    ///
+    /// # Errors
+    /// [`Error::TooManySeries`] if `max_series` is not above the id; [`Error::UnknownSeries`] if the
+    /// series was removed: ids do not come back.
+    pub fn register_id(&self, id: SeriesId) -> Result<SeriesId, Error> {
+        let mut names = self.inner.names.lock();
+        if self.inner.table.get(id).is_none() {
+            self.check_room(&names, id)?;
+            let _checked_above = self.inner.table.insert(id, Series::new(id, None));
+            names.registered += 1;
+        }
+        self.inner.series(id).map(|series| series.id)
+    }
+
+    fn check_room(&self, names: &Names, id: SeriesId) -> Result<(), Error> {
+        let max = self.inner.options.max_series;
+        if id.0 >= max || names.registered >= max {
+            return Err(Error::TooManySeries(max));
+        }
+        Ok(())
+    }
+
+    /// The id of the series with these labels, if it is registered.
+    #[must_use]
+    pub fn find(&self, labels: &Labels) -> Option<SeriesId> {
+        self.inner.names.lock().by_label.get(labels).copied()
+    }
+
+    /// The labels of a series; `None` if it has none or is not there.
+    #[must_use]
+    pub fn labels(&self, series: SeriesId) -> Option<Arc<Labels>> {
+        self.inner.series(series).ok()?.labels.clone()
+    }
+
+    /// All registered series, in the order of their ids.
+    #[must_use]
+    pub fn series(&self) -> Vec<SeriesId> {
+        self.inner.table.iter().map(|series| series.id).collect()
+    }
+
+    /// Removes a series and all its points. Its id is not given out again.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSeries`], or [`Error::Busy`] while a [`Writer`] owns it.
+    pub fn remove(&self, series: SeriesId) -> Result<(), Error> {
+        let series = self.inner.series(series)?;
+        let mut tail = series.tail.try_lock().ok_or(Error::Busy(series.id))?;
+        let _only_one = series.merging.lock();
+        series.removed.store(true, Ordering::Release);
+        tail.open = None;
+        *series.body.write() = Default::default();
+        if let Some(labels) = &series.labels {
+            self.inner.names.lock().by_label.remove(labels);
+        }
+        Ok(())
+    }
+
+    // ---- appending ----
+
+    /// The right to append to a series; waits while another thread has it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSeries`].
+    pub fn writer(&self, series: SeriesId) -> Result<Writer<'_>, Error> {
+        let series = self.inner.series(series)?;
+        let tail = series.tail.lock();
+        if series.is_removed() {
+            return Err(Error::UnknownSeries(series.id));
+        }
+        Ok(Writer::new(&self.inner, series, tail))
+    }
+
+    /// As [`Index::writer`], waiting at most `wait` for the present owner.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSeries`], [`Error::Busy`].
+    pub fn try_writer(&self, series: SeriesId, wait: Duration) -> Result<Writer<'_>, Error> {
+        let series = self.inner.series(series)?;
+        let tail = series.tail.try_lock_for(wait).ok_or(Error::Busy(series.id))?;
+        if series.is_removed() {
+            return Err(Error::UnknownSeries(series.id));
+        }
+        Ok(Writer::new(&self.inner, series, tail))
+    }
+
+    /// The right to append rows to a group of series. Owners are waited for in the order of ids, so two
+    /// groups never wait for each other.
+    ///
+    /// # Errors
+    /// [`Error::UnknownSeries`]; [`Error::Group`] if there is no series, or one is named twice.
+    pub fn group(&self, series: &[SeriesId]) -> Result<GroupWriter<'_>, Error> {
+        let mut order: Vec<usize> = (0..series.len()).collect();
+        order.sort_by_key(|at| series[*at]);
+        if order.is_empty() {
+            return Err(Error::Group("it has no series"));
+        }
+        if order.windows(2).any(|w| series[w[0]] == series[w[1]]) {
+            return Err(Error::Group("a series is named twice"));
+        }
+        let mut members: Vec<(usize, Writer<'_>)> = Vec::with_capacity(order.len());
+        for at in order {
+            members.push((at, self.writer(series[at])?));
+        }
+        members.sort_by_key(|(at, _)| *at);
+        let members = members.into_iter().map(|(_, member)| member).collect();
+        Ok(GroupWriter::new(&self.inner, members))
+    }
+
+    /// Appends one point, owning the series only for this call.
+    ///
+    /// # Errors
+    /// As [`Writer::append`], and [`Error::UnknownSeries`].
+    #[inline]
+    pub fn append(&self, series: SeriesId, time: i64, value: f64) -> Result<Waited, Error> {
+        self.writer(series)?.append(time, value)
+    }
+
+    /// Appends one point, waiting for memory at most as long as `wait` says.
+    ///
+    /// # Errors
+    /// As [`Index::append`].
+    pub fn append_within(
+        &self,
+        series: SeriesId,
+        point: Point,
+        wait: Wait,
+    ) -> Result<Waited, Error> {
+        let mut writer = self.writer(series)?;
+        writer.set_wait(wait);
+        writer.append(point.time, point.value)
+    }
+
+    /// Appends many points to one series; any order is stored, in order is fastest.
+    ///
+    /// # Errors
+    /// [`Partial`] says how many points were stored.
+    pub fn append_batch(&self, series: SeriesId, points: &[Point]) -> Result<Waited, Partial> {
+        let mut writer = self.writer(series).map_err(|error| Partial { stored: 0, error })?;
+        writer.extend(points)
+    }
+
+    /// Merges all late points that no [`Writer`] owns, with all workers and this thread. Says how many
+    /// series still have late points because somebody owns them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system has no memory to give; nothing is lost then.
+    pub fn settle(&self) -> Result<usize, Error> {
+        let late: Vec<Arc<Series>> = self
+            .inner
+            .table
+            .iter()
+            .filter(|series| !series.body.read().late.is_empty())
+            .cloned()
+            .collect();
+        let inner = Arc::clone(&self.inner);
+        let outcomes =
+            self.inner.workers.for_each(late, move |series| match series.tail.try_lock() {
+                Some(tail) => Writer::new(&inner, series, tail).settle().map(|()| 0),
+                None => Ok(1),
+            });
+        outcomes.into_iter().sum()
+    }
+
+    // ---- reading ----
+
+    /// The value of a series at a time.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, series: SeriesId, time: i64) -> Option<f64> {
+        self.inner.table.get(series)?.get(time)
+    }
+
+    /// All points of a series in `times`, in order.
+    #[must_use]
+    pub fn range(&self, series: SeriesId, times: RangeInclusive<i64>) -> Vec<Point> {
+        let mut out = Vec::new();
+        self.range_into(series, times, &mut out);
+        out
+    }
+
+    /// As [`Index::range`], appending to `out`, whose capacity is kept from call to call.
+    #[inline]
+    pub fn range_into(&self, series: SeriesId, times: RangeInclusive<i64>, out: &mut Vec<Point>) {
+        let (low, high) = clamp(&times);
+        if let Some(series) = self.inner.table.get(series)
+            && low <= high
+        {
+            series.copy(low, high, out);
+        }
+    }
+
+    /// Shows every point of `keys` to `see`, series by series in order, until it breaks. The points of a
+    /// series are those at the moment it is reached; no lock is held while `see` runs.
+    pub fn visit(
+        &self,
+        keys: RangeInclusive<Key>,
+        mut see: impl FnMut(SeriesId, Point) -> ControlFlow<()>,
+    ) {
+        let (from, to) = (*keys.start(), *keys.end());
+        let mut points = Vec::new();
+        for series in self.inner.table.range(from.series, to.series) {
+            let low = if series.id == from.series { from.time } else { -MAX_TIME };
+            let high = if series.id == to.series { to.time } else { MAX_TIME };
+            let (low, high) = clamp(&(low..=high));
+            let view = series.view(low, high);
+            for piece in 0..view.pieces() {
+                points.clear();
+                view.piece(piece, low, high, &mut points);
+                for point in &points {
+                    if see(series.id, *point).is_break() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// All points of `keys`, across series, in order.
+    #[must_use]
+    pub fn range_keys(&self, keys: RangeInclusive<Key>) -> Vec<(SeriesId, Point)> {
+        let mut out = Vec::new();
+        self.visit(keys, |series, point| {
+            out.push((series, point));
+            ControlFlow::Continue(())
+        });
+        out
+    }
+
+    /// The first `count` points from `start` on, across blocks and series.
+    #[must_use]
+    pub fn scan_n(&self, start: Key, count: usize) -> Vec<(SeriesId, Point)> {
+        let mut out = Vec::with_capacity(count.min(1 << 16));
+        let mut points = Vec::new();
+        for series in self.inner.table.range(start.series, SeriesId(u32::MAX)) {
+            let mut low = if series.id == start.series { start.time } else { -MAX_TIME };
+            while low <= MAX_TIME && out.len() < count {
+                points.clear();
+                low = series.copy_some(low.max(-MAX_TIME), count - out.len(), &mut points);
+                let wanted = points.iter().take(count - out.len());
+                out.extend(wanted.map(|point| (series.id, *point)));
+            }
+            if out.len() >= count {
+                break;
+            }
+        }
+        out
+    }
+
+    /// How many points a series has; late ones that overwrite count twice until they are merged.
+    #[must_use]
+    pub fn len(&self, series: SeriesId) -> usize {
+        self.inner.series(series).map_or(0, |series| series.len())
+    }
+
+    /// Whether no series has a point.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner.table.iter().all(|series| series.len() == 0)
+    }
+
+    /// What every series holds now, unchanged by whatever is appended later. Each series is caught at
+    /// one moment of its own; [`Index::snapshot_at_once`] catches all at the same moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.inner.table.iter())
+    }
+
+    /// What every series holds at one common moment: owners are asked to let go for it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if a [`Writer`] does not let go within `wait`.
+    pub fn snapshot_at_once(&self, wait: Duration) -> Result<Snapshot, Error> {
+        let deadline = Instant::now() + wait;
+        let mut held = Vec::new();
+        for series in self.inner.table.iter() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            held.push(series.tail.try_lock_for(left).ok_or(Error::Busy(series.id))?);
+        }
+        Ok(self.snapshot())
+    }
+
+    /// Packs all closed blocks now, except the newest `keep_raw` of each series.
+    pub fn pack(&self, keep_raw: usize) -> usize {
+        let inner = Arc::clone(&self.inner);
+        let all: Vec<Arc<Series>> = self.inner.table.iter().cloned().collect();
+        let pack = move |series: &Arc<Series>| series.pack(&inner.budget, keep_raw);
+        self.inner.workers.for_each(all, pack).into_iter().sum()
+    }
+}
+
+fn clamp(times: &RangeInclusive<i64>) -> (i64, i64) {
+    ((*times.start()).max(-MAX_TIME), (*times.end()).min(MAX_TIME))
+}
+
+/// Sorts a batch by time, keeping of equal times the one given last: what `append_batch` likes best.
+pub fn sort_batch(points: &mut Vec<Point>) {
+    sort_newest_wins(points);
+}

@@ -1,0 +1,108 @@
+//! Throwing old points away, block by block.
+//!
+//! By age: blocks that end before `now - max_age`. By bytes: of all series, the block that ends earliest
+//! goes first, until the rest fits. Readers that hold a removed block keep it until they are done.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::block::BLOCK_POINTS;
+use crate::blocks::BlockRef;
+use crate::index::{Index, Inner};
+use crate::series::Series;
+
+/// What one call of [`Index::retain`] removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Points that are gone.
+    pub points: usize,
+    /// Blocks that are gone.
+    pub blocks: usize,
+    /// Their bytes, free again once the last reader has let go of them.
+    pub size_bytes: u64,
+}
+
+impl Retained {
+    fn add(&mut self, block: &BlockRef) {
+        self.points += block.len();
+        self.blocks += 1;
+        self.size_bytes += block.size_bytes();
+    }
+}
+
+impl Index {
+    /// Throws away what the retention of this index does not keep at time `now`.
+    pub fn retain(&self, now: i64) -> Retained {
+        let retention = self.inner.options.retention;
+        let mut retained = Retained::default();
+        if let Some(max_age) = retention.max_age {
+            let keeps_from = now.saturating_sub(max_age);
+            self.inner.keeps_from.fetch_max(keeps_from, Ordering::Relaxed);
+            for series in self.inner.table.iter() {
+                drop_before(series, keeps_from, &mut retained);
+            }
+        }
+        if let Some(max_bytes) = retention.max_bytes {
+            drop_oldest(&self.inner, max_bytes, &mut retained);
+        }
+        self.inner.counters.retained_away.fetch_add(retained.points as u64, Ordering::Relaxed);
+        retained
+    }
+}
+
+/// Removes all blocks of `series` that end before `keeps_from`.
+fn drop_before(series: &Arc<Series>, keeps_from: i64, retained: &mut Retained) {
+    drop_whole(series, keeps_from, retained);
+    let _only_one = series.merging.lock();
+    let mut body = series.body.write();
+    // The last block may be open: it stays.
+    let closed = body.blocks.len().saturating_sub(1);
+    let old = body.blocks.iter().take(closed);
+    let count = old.take_while(|(_, block)| block.last_time() < keeps_from).count();
+    retained.points += body.late.forget_before(keeps_from);
+    let removed = body.blocks.remove_front(count);
+    drop(body);
+    removed.iter().for_each(|block| retained.add(block));
+}
+
+/// A series that nobody appends to any more loses its last block too.
+fn drop_whole(series: &Arc<Series>, keeps_from: i64, retained: &mut Retained) {
+    let Some(mut tail) = series.tail.try_lock() else { return };
+    if tail.last >= keeps_from {
+        return;
+    }
+    (tail.open, tail.used) = (None, BLOCK_POINTS);
+    let _only_one = series.merging.lock();
+    let mut body = series.body.write();
+    let all = body.blocks.len();
+    body.blocks.remove_front(all).iter().for_each(|block| retained.add(block));
+}
+
+/// Removes the globally oldest closed blocks until at most `max_bytes` are used.
+fn drop_oldest(inner: &Inner, max_bytes: u64, retained: &mut Retained) {
+    let oldest = |series: &Arc<Series>| {
+        let body = series.body.read();
+        (body.blocks.len() > 1).then(|| (body.blocks.block(0).last_time(), series.id))
+    };
+    let mut heap: BinaryHeap<_> = inner.table.iter().filter_map(oldest).map(Reverse).collect();
+    let mut freed = 0;
+    let excess = inner.budget.used().saturating_sub(max_bytes);
+    while freed < excess
+        && let Some(Reverse((_, id))) = heap.pop()
+    {
+        let Some(series) = inner.table.get(id) else { continue };
+        let _only_one = series.merging.lock();
+        let mut body = series.body.write();
+        if body.blocks.len() < 2 {
+            continue;
+        }
+        for block in body.blocks.remove_front(1) {
+            freed += block.size_bytes();
+            retained.add(&block);
+        }
+        drop(body);
+        heap.extend(oldest(series).map(Reverse));
+    }
+}

@@ -1,0 +1,156 @@
+//! A persistent pool of threads that share out work item by item: who is done first takes the next.
+//!
+//! The caller works along, so a pool of zero threads is a plain loop and nothing ever waits for a thread
+//! to start.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// One call of `for_each`: the items, who takes the next, and what came out.
+struct Round<T, R> {
+    items: Vec<T>,
+    next: AtomicUsize,
+    outcomes: Mutex<Vec<R>>,
+    /// How many items are done: the caller leaves when all are.
+    done: Mutex<usize>,
+    all_done: Condvar,
+}
+
+impl Workers {
+    pub(crate) fn start(count: usize) -> Workers {
+        let shared = Arc::new(Shared::default());
+        let spawn = |n| {
+            let shared = Arc::clone(&shared);
+            let named = std::thread::Builder::new().name(format!("series-worker-{n}"));
+            named.spawn(move || run(&shared)).ok()
+        };
+        // A thread that the system refuses is one helper fewer: callers do the work themselves.
+        let threads = (0..count).filter_map(spawn).collect();
+        Workers { shared, threads }
+    }
+
+    /// Does `work` to every item, on all threads and on this one; returns when all are done.
+    pub(crate) fn for_each<T, R>(
+        &self,
+        items: Vec<T>,
+        work: impl Fn(&T) -> R + Send + Sync + 'static,
+    ) -> Vec<R>
+    where
+        T: Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        let helpers = self.threads.len().min(items.len().saturating_sub(1));
+        let round = Arc::new(Round {
+            outcomes: Mutex::new(Vec::with_capacity(items.len())),
+            items,
+            next: AtomicUsize::new(0),
+            done: Mutex::new(0),
+            all_done: Condvar::new(),
+        });
+        let work = Arc::new(work);
+        for _ in 0..helpers {
+            let (round, work) = (Arc::clone(&round), Arc::clone(&work));
+            self.push(Box::new(move || round.work(&*work)));
+        }
+        round.work(&*work);
+        let mut done = round.done.lock();
+        while *done < round.items.len() {
+            round.all_done.wait(&mut done);
+        }
+        drop(done);
+        std::mem::take(&mut round.outcomes.lock())
+    }
+
+    fn push(&self, job: Job) {
+        self.shared.queue.lock().jobs.push_back(job);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl<T, R> Round<T, R> {
+    fn work(&self, work: &(impl Fn(&T) -> R + ?Sized)) {
+        let mut mine = Vec::new();
+        while let Some(item) = self.items.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            mine.push(work(item));
+        }
+        if mine.is_empty() {
+            return;
+        }
+        let count = mine.len();
+        self.outcomes.lock().append(&mut mine);
+        *self.done.lock() += count;
+        self.all_done.notify_all();
+    }
+}
+
+fn run(shared: &Shared) {
+    loop {
+        let job = {
+            let mut queue = shared.queue.lock();
+            loop {
+                if let Some(job) = queue.jobs.pop_front() {
+                    break job;
+                }
+                if queue.closed {
+                    return;
+                }
+                shared.changed.wait(&mut queue);
+            }
+        };
+        job();
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.changed.notify_all();
+        let here = std::thread::current().id();
+        for thread in self.threads.drain(..) {
+            // The last handle of an index can be dropped by a job of its own: nobody joins itself.
+            if thread.thread().id() != here {
+                let _a_panic_was_reported_by_its_thread = thread.join();
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_worked_on_once_with_any_number_of_threads() {
+        for threads in [0, 1, 3] {
+            let workers = Workers::start(threads);
+            for items in [0, 1, 2, 100] {
+                let mut doubled = workers.for_each((0..items).collect(), |n| n * 2);
+                doubled.sort_unstable();
+                assert_eq!(doubled, (0..items).map(|n| n * 2).collect::<Vec<i32>>());
+            }
+        }
+    }
+}
