@@ -1,4 +1,5 @@
 //! The index against the naive model: a map from time to value for each series.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
