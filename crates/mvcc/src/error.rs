@@ -1,0 +1,65 @@
+//! What can go wrong, in etcd's words: clients match on the texts.
+
+/// Result of an operation on versions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an operation was refused. All but [`Error::Engine`] and [`Error::Corrupt`] are the
+/// client's to mend, and are the same on every replica.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A request without a key.
+    #[error("etcdserver: key is not provided")]
+    EmptyKey,
+    /// `ignore_value` or `ignore_lease` on a key that is not there, or an empty transaction operation.
+    #[error("etcdserver: key not found")]
+    KeyNotFound,
+    /// `ignore_value` together with a value.
+    #[error("etcdserver: value is provided")]
+    ValueProvided,
+    /// `ignore_lease` together with a lease.
+    #[error("etcdserver: lease is provided")]
+    LeaseProvided,
+    /// A put under a lease that does not exist.
+    #[error("etcdserver: requested lease not found")]
+    LeaseNotFound,
+    /// One transaction branch writes a key twice.
+    #[error("etcdserver: duplicate key given in txn request")]
+    DuplicateKey,
+    /// More operations or comparisons than a transaction may have.
+    #[error("etcdserver: too many operations in txn request")]
+    TooManyOperations,
+    /// A sort order or target that does not exist.
+    #[error("etcdserver: invalid sort option")]
+    InvalidSortOption,
+    /// The revision lies before the last compaction.
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    Compacted,
+    /// The revision does not exist yet.
+    #[error("etcdserver: mvcc: required revision is a future revision")]
+    FutureRevision,
+    /// A watch range that no key can lie in.
+    #[error("mvcc: watcher range is empty")]
+    EmptyWatchRange,
+    /// A watcher needs events that a compaction removed; it has been cancelled.
+    #[error("etcdserver: mvcc: required revision has been compacted")]
+    WatchCompacted {
+        /// The compaction's revision: the oldest from which a watch can start again.
+        compact_revision: i64,
+    },
+    /// No watcher of this id; it was cancelled.
+    #[error("mvcc: watcher not found")]
+    WatcherNotFound,
+    /// Two threads catch up for one watcher; only one may.
+    #[error("mvcc: another thread is catching up for this watcher")]
+    CatchUpInProgress,
+    /// The engine failed: the operator must act, the store stops.
+    #[error(transparent)]
+    Engine(#[from] chronolith_engine::Error),
+    /// A stored record cannot be read back: restore from a checkpoint or a replica.
+    #[error("stored {what} is corrupt: restore it from a checkpoint or a replica")]
+    Corrupt {
+        /// What was being read.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,137 @@
+//! Reading, next to the writer and without waiting for it.
+//!
+//! A reader loads the current revision, then reads the engine: whatever is written meanwhile carries
+//! a higher revision and is passed over. A read at an old revision loads the compact revision after
+//! its snapshot: if that has not passed the revision, nothing the read needs was removed from the
+//! snapshot either, for removal follows compaction.
+
+use crate::{
+    Error, Result,
+    compare::{self, Path},
+    core::{Core, NEVER_COMPACTED},
+    range::{self, RangeResult, View},
+    run,
+    scan::Source,
+    span::Span,
+    watch::WatchHub,
+};
+use chronolith_engine::Snapshot;
+use chronolith_proto::etcdserverpb::{
+    RangeRequest, ResponseOp, TxnRequest, TxnResponse, request_op::Request, response_op::Response,
+};
+use std::sync::Arc;
+
+/// Reads the store. Cheap to clone; see the module.
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) core: Arc<Core>,
+    pub(crate) hub: Arc<WatchHub>,
+}
+
+/// The answer to a read-only transaction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TxnResult {
+    /// The answer, its own header still to be filled in.
+    pub response: TxnResponse,
+    /// The revision that all of it was read at.
+    pub revision: i64,
+}
+
+impl Reader {
+    /// Revision of the newest change.
+    #[must_use]
+    pub fn current_revision(&self) -> i64 {
+        self.core.current()
+    }
+
+    /// Revision of the last compaction; -1 if there was none.
+    #[must_use]
+    pub fn compact_revision(&self) -> i64 {
+        self.core.compact()
+    }
+
+    /// Where watchers register.
+    #[must_use]
+    pub fn watch_hub(&self) -> &Arc<WatchHub> {
+        &self.hub
+    }
+
+    /// Answers a range request.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResult> {
+        match Span::new(&request.key, &request.range_end) {
+            Span::Point(_) => self.get(request),
+            Span::Range { .. } => self.with_view(|view| range::range(view, request)),
+        }
+    }
+
+    /// Answers a request for one key: one seek, no snapshot.
+    fn get(&self, request: &RangeRequest) -> Result<RangeResult> {
+        loop {
+            let current = self.core.current();
+            let at = range::revision_to_read(request.revision, current, NEVER_COMPACTED)?;
+            let head = self.core.head(&request.key, at)?;
+            if at >= self.core.compact() {
+                return Ok(range::one(request, head, current));
+            }
+            if request.revision > 0 {
+                return Err(Error::Compacted);
+            }
+            // The newest revision was overtaken and compacted while it was read: read again.
+        }
+    }
+
+    /// Whether a transaction only reads, and so needs no consensus. One with nested transactions
+    /// takes the writing path, as in etcd.
+    #[must_use]
+    pub fn txn_is_read_only(request: &TxnRequest) -> bool {
+        let mut operations = request.success.iter().chain(&request.failure);
+        operations.all(|operation| matches!(operation.request, Some(Request::RequestRange(_))))
+    }
+
+    /// Answers a read-only transaction, all of it at one revision.
+    pub fn txn(&self, request: &TxnRequest) -> Result<TxnResult> {
+        self.with_view(|view| {
+            let mut path = compare::path(request, &mut |span| range::all(view, span))?;
+            let response = read_only(view, request, &mut path)?;
+            Ok(TxnResult { response, revision: view.current })
+        })
+    }
+
+    /// Calls `read` with a view that nothing moves.
+    pub(crate) fn with_view<T>(
+        &self,
+        read: impl FnOnce(&View<'_, dyn Snapshot>) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let current = self.core.current();
+            let snapshot = self.core.engine.snapshot()?;
+            let (versions, compact) = (self.core.columns.versions, self.core.compact());
+            // Otherwise the current revision was overtaken and compacted meanwhile.
+            if compact <= current {
+                return read(&View { source: &*snapshot, versions, current, compact });
+            }
+        }
+    }
+}
+
+fn read_only<S: Source + ?Sized>(
+    view: &View<'_, S>,
+    request: &TxnRequest,
+    path: &mut Path,
+) -> Result<TxnResponse> {
+    let succeeded = path.next() == Some(true);
+    let operations = compare::branch(request, succeeded);
+    let ranges = || {
+        operations.iter().filter_map(|operation| match &operation.request {
+            Some(Request::RequestRange(request)) => Some(request),
+            _ => None,
+        })
+    };
+    ranges().try_for_each(|request| run::check_range(request, view.current, view.compact))?;
+    let mut responses = Vec::with_capacity(operations.len());
+    for request in ranges() {
+        let response = run::range_response(range::range(view, request)?);
+        responses.push(ResponseOp { response: Some(Response::ResponseRange(response)) });
+    }
+    Ok(TxnResponse { header: None, succeeded, responses })
+}

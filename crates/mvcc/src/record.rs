@@ -1,0 +1,96 @@
+//! What is stored for one version of a key.
+//!
+//! ```text
+//! tombstone: 01
+//! live:      00 · create revision · version · lease · value (the rest)      varints
+//! ```
+//! The value is the tail, so that reading a record copies nothing: it is a slice of what the engine
+//! holds. The key and the revision stand in the engine's key.
+
+use crate::{Error, Result, varint};
+use bytes::Bytes;
+use chronolith_proto::mvccpb::KeyValue;
+
+const LIVE: u8 = 0;
+const TOMBSTONE: u8 = 1;
+/// Room for the header: a flag and three varints of at most ten bytes.
+const HEADER_BYTES: usize = 31;
+
+/// A live version, without its key and revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) create_revision: i64,
+    pub(crate) version: i64,
+    pub(crate) lease: i64,
+    pub(crate) value: Bytes,
+}
+
+impl Record {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.value.len());
+        out.push(LIVE);
+        varint::push(&mut out, self.create_revision.cast_unsigned());
+        varint::push(&mut out, self.version.cast_unsigned());
+        varint::push_signed(&mut out, self.lease);
+        out.extend_from_slice(&self.value);
+        out
+    }
+
+    pub(crate) fn tombstone() -> Bytes {
+        Bytes::from_static(&[TOMBSTONE])
+    }
+
+    /// Whether stored bytes are a tombstone, without decoding them.
+    pub(crate) fn is_tombstone(bytes: &[u8]) -> bool {
+        bytes == [TOMBSTONE]
+    }
+
+    /// Reads stored bytes; `None` is a tombstone.
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Option<Self>> {
+        if Self::is_tombstone(bytes) {
+            return Ok(None);
+        }
+        Self::decode_live(bytes).map(Some).ok_or(Error::Corrupt { what: "version of a key" })
+    }
+
+    fn decode_live(bytes: &Bytes) -> Option<Self> {
+        let mut reader = varint::Reader::new(bytes);
+        if reader.byte()? != LIVE {
+            return None;
+        }
+        let (create_revision, version) = (reader.positive()?, reader.positive()?);
+        let lease = reader.signed()?;
+        Some(Self { create_revision, version, lease, value: bytes.slice(reader.at..) })
+    }
+
+    /// The record as clients see it.
+    pub(crate) fn into_key_value(self, key: Bytes, mod_revision: i64) -> KeyValue {
+        let Self { create_revision, version, lease, value } = self;
+        KeyValue { key, create_revision, mod_revision, version, value, lease }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_record_reads_back(create_revision in 1i64.., version in 1i64.., lease: i64, value: Vec<u8>) {
+            let record = Record { create_revision, version, lease, value: value.into() };
+            let bytes = Bytes::from(record.encode());
+            prop_assert_eq!(Record::decode(&bytes).unwrap(), Some(record));
+        }
+
+        #[test]
+        fn nonsense_is_refused_or_read_but_never_panics(bytes: Vec<u8>) {
+            let _ = Record::decode(&bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_one() {
+        assert_eq!(Record::decode(&Record::tombstone()).unwrap(), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! Reading past events from the log, for watchers that are behind.
+
+use super::{EventBatch, WatchEvent, groups::Wish};
+use crate::{
+    Error, Kind, Result,
+    core::{Core, Head, head},
+    key::{self, Revision},
+    log::{self, LoggedChange},
+    record::Record,
+};
+use bytes::Bytes;
+use chronolith_engine::Snapshot;
+use std::sync::Arc;
+
+/// How much one call of `catch_up` reads. A revision is never split, so the last one may go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatchUpLimits {
+    /// Events returned.
+    pub max_events: usize,
+    /// Bytes of events returned.
+    pub max_bytes: usize,
+    /// Revisions looked at, whether or not they hold events for this watcher.
+    pub max_revisions: usize,
+}
+
+impl Default for CatchUpLimits {
+    /// About a millisecond of reading, and responses far below any message limit.
+    fn default() -> Self {
+        Self { max_events: 1_000, max_bytes: 1 << 20, max_revisions: 10_000 }
+    }
+}
+
+/// Events that `wish` wants from revision `from` on, up to `to` at most, and the first revision that
+/// was not read.
+pub(crate) fn replay(
+    core: &Core,
+    wish: &Wish,
+    (from, to): (i64, i64),
+    limits: &CatchUpLimits,
+) -> Result<(EventBatch, i64)> {
+    let snapshot = core.engine.snapshot()?;
+    let compact = core.compact();
+    if from < compact {
+        return Err(Error::WatchCompacted { compact_revision: compact });
+    }
+    let mut reading =
+        Replay { core, snapshot: &*snapshot, wish, compact, events: vec![], bytes: 0 };
+    let mut cursor = snapshot.cursor(core.columns.log, Core::log_from(from))?;
+    cursor.seek_to_first()?;
+    let mut next = from;
+    for _ in 0..limits.max_revisions.max(1) {
+        if !cursor.valid() || next > to {
+            break;
+        }
+        let main =
+            key::log_revision(cursor.key()).ok_or(Error::Corrupt { what: "key of the log" })?;
+        if main > to {
+            break;
+        }
+        reading.revision(main, &cursor.value_bytes())?;
+        next = main + 1;
+        if reading.events.len() >= limits.max_events || reading.bytes >= limits.max_bytes {
+            break;
+        }
+        cursor.next()?;
+    }
+    Ok((EventBatch::new(reading.events, wish.prev_kv), next))
+}
+
+struct Replay<'a> {
+    core: &'a Core,
+    snapshot: &'a dyn Snapshot,
+    wish: &'a Wish,
+    compact: i64,
+    events: Vec<Arc<WatchEvent>>,
+    bytes: usize,
+}
+
+impl Replay<'_> {
+    fn revision(&mut self, main: i64, bytes: &Bytes) -> Result<()> {
+        for (sub, change) in (0..).zip(log::decode(main, bytes)?.changes) {
+            if self.wish.wants(change.kind) && self.wish.span.contains(&change.key) {
+                let event = self.event(Revision { main, sub }, change)?;
+                self.bytes += event.size_bytes();
+                self.events.push(Arc::new(event));
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&self, at: Revision, change: LoggedChange) -> Result<WatchEvent> {
+        // The log may outlive its request's buffer for long, so events do not hold on to it.
+        let key = Bytes::copy_from_slice(&change.key);
+        let after = match change.kind {
+            Kind::Put => Some(self.record(&key, at)?),
+            Kind::Delete => None,
+        };
+        let before = if self.wish.prev_kv && change.previous != 0 {
+            self.before(&key, at.main - 1)?
+        } else {
+            Head::default()
+        };
+        let prev_kv =
+            before.record.map(|record| record.into_key_value(key.clone(), before.revision));
+        Ok(WatchEvent::new(at.main, key, after, prev_kv))
+    }
+
+    fn record(&self, key: &[u8], at: Revision) -> Result<Record> {
+        let stored = self.snapshot.get(self.core.columns.versions, &key::version(key, at))?;
+        let corrupt = Error::Corrupt { what: "version of a key" };
+        Record::decode(&stored.ok_or(corrupt)?)?.ok_or(Error::Corrupt { what: "version of a key" })
+    }
+
+    /// The key at revision `at`, unless that was compacted.
+    fn before(&self, key: &[u8], at: i64) -> Result<Head> {
+        if at < self.compact {
+            return Ok(Head::default());
+        }
+        let mut end = key::prefix(key);
+        let mut start = end.clone();
+        key::turn_into_end(&mut end);
+        key::push_revision(&mut start, key::newest_at(at));
+        match self.snapshot.first(self.core.columns.versions, &start, &end)? {
+            Some((key, value)) => head(&key, &value),
+            None => Ok(Head::default()),
+        }
+    }
+}
