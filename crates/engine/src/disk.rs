@@ -49,6 +49,7 @@ fn partial_name(dir: &Path) -> PathBuf {
     name.into()
 }
 
-fn parent(dir: &Path) -> &Path {
+/// The directory that holds `dir`.
+pub(crate) fn parent(dir: &Path) -> &Path {
     dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -10,7 +10,6 @@ use std::sync::{
 
 const OPEN: u8 = 0;
 const CLOSED: u8 = 1;
-#[allow(dead_code)]
 const POISONED: u8 = 2;
 
 /// See the module.
@@ -21,8 +20,16 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Passes while the engine serves reads and writes.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Passes until the engine is closed: what a poisoned engine holds can still be read.
+    pub(crate) fn check_read(&self) -> Result<()> {
+        match self.state.load(Ordering::Acquire) {
+            CLOSED => Err(Error::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// Passes until the engine is closed or poisoned.
+    pub(crate) fn check_write(&self) -> Result<()> {
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
             CLOSED => Err(Error::Closed),
@@ -30,16 +37,16 @@ impl Gate {
         }
     }
 
-    /// Shuts for good; a poisoned gate stays poisoned.
+    /// Shuts for good, for readers as well.
     pub(crate) fn close(&self) {
-        let _ = self.state.compare_exchange(OPEN, CLOSED, Ordering::AcqRel, Ordering::Acquire);
+        self.state.store(CLOSED, Ordering::Release);
     }
 
     /// Shuts for good because of `cause`; gives `cause` back so that its caller hears it untranslated.
-    #[allow(dead_code)]
     pub(crate) fn poison(&self, cause: Error) -> Error {
         if self.cause.set(cause.to_string()).is_ok() {
-            self.state.store(POISONED, Ordering::Release);
+            let _ =
+                self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
         }
         cause
     }
@@ -56,18 +63,20 @@ mod tests {
     #[test]
     fn the_first_cause_stays() {
         let gate = Gate::default();
-        assert!(gate.check().is_ok());
+        assert!(gate.check_write().is_ok());
         gate.poison(Error::Backend("disk full".into()));
         gate.poison(Error::Backend("something later".into()));
-        gate.close();
-        let text = gate.check().unwrap_err().to_string();
+        let text = gate.check_write().unwrap_err().to_string();
         assert!(text.contains("disk full"), "{text}");
+        assert!(gate.check_read().is_ok());
     }
 
     #[test]
     fn a_closed_gate_says_so() {
         let gate = Gate::default();
         gate.close();
-        assert!(matches!(gate.check(), Err(Error::Closed)));
+        gate.poison(Error::Backend("too late".into()));
+        assert!(matches!(gate.check_read(), Err(Error::Closed)));
+        assert!(matches!(gate.check_write(), Err(Error::Closed)));
     }
 }

@@ -18,9 +18,15 @@ mod error;
 mod gate;
 mod memory;
 mod overlay;
+mod profile;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 
 pub use batch::{Operation, WriteBatch};
 pub use engine::{ColumnId, Cursor, Durability, Engine, KeyRange, Snapshot};
 pub use error::{Error, Result};
 pub use memory::MemoryEngine;
 pub use overlay::Overlay;
+pub use profile::{Compression, Profile, StatisticsLevel};
+#[cfg(feature = "rocksdb")]
+pub use rocks::RocksEngine;

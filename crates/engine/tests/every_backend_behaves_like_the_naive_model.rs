@@ -13,8 +13,6 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 for_every_backend!(random_histories_agree_with_the_model);
 
-/// Enough to reach every rule; a case is small, since few keys collide more.
-const CASES: u32 = 192;
 const COLUMNS: u32 = 2;
 
 type Columns = Vec<BTreeMap<Bytes, Bytes>>;
@@ -102,7 +100,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn random_histories_agree_with_the_model(backend: &Backend) {
-    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..Default::default() };
+    let config = ProptestConfig {
+        cases: backend.model_cases,
+        failure_persistence: None,
+        ..Default::default()
+    };
     let mut runner = TestRunner::new(config);
     runner.run(&vec(step(), 0..24), |steps| Run::new(backend).all(&steps)).unwrap();
 }

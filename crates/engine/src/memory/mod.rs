@@ -61,7 +61,7 @@ impl MemoryEngine {
     }
 
     fn view(&self) -> Result<Arc<View>> {
-        self.gate.check()?;
+        self.gate.check_read()?;
         Ok(Arc::clone(&self.view.read()))
     }
 
@@ -88,7 +88,7 @@ impl Engine for MemoryEngine {
     }
 
     fn column(&self, name: &str) -> Result<ColumnId> {
-        self.gate.check()?;
+        self.gate.check_read()?;
         let _writer = self.writer.lock();
         let mut view = self.view.write();
         match view.column_named(name) {
@@ -98,7 +98,7 @@ impl Engine for MemoryEngine {
     }
 
     fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
-        self.gate.check()?;
+        self.gate.check_read()?;
         self.view.read().value(column, key)
     }
 
@@ -117,7 +117,7 @@ impl Engine for MemoryEngine {
     }
 
     fn write(&self, batch: WriteBatch, _durability: Durability) -> Result<()> {
-        self.gate.check()?;
+        self.gate.check_read()?;
         let _writer = self.writer.lock();
         self.apply(batch.operations())
     }
@@ -131,7 +131,7 @@ impl Engine for MemoryEngine {
     }
 
     fn flush(&self) -> Result<()> {
-        self.gate.check()
+        self.gate.check_read()
     }
 
     fn close(&self) -> Result<()> {

@@ -4,11 +4,15 @@
 use chronolith_engine::{
     ColumnId, Cursor, Durability, Engine, KeyRange, MemoryEngine, Result, Snapshot, WriteBatch,
 };
+#[cfg(feature = "rocksdb")]
+use chronolith_engine::{Profile, RocksEngine};
 use std::{path::Path, sync::Arc};
 
 /// One backend under test.
 pub struct Backend {
     pub name: &'static str,
+    /// Histories for the model test: as many as take seconds. On disk each checkpoint is synced.
+    pub model_cases: u32,
     /// An empty engine; its files, if it has any, go into the directory.
     pub create: fn(&Path) -> Arc<dyn Engine>,
     /// An engine with a checkpoint's state.
@@ -17,8 +21,17 @@ pub struct Backend {
 
 pub const MEMORY: Backend = Backend {
     name: "memory",
+    model_cases: 192,
     create: |_| Arc::new(MemoryEngine::new()),
     restore: |dir| Ok(Arc::new(MemoryEngine::restore(dir)?)),
+};
+
+#[cfg(feature = "rocksdb")]
+pub const ROCKSDB: Backend = Backend {
+    name: "rocksdb",
+    model_cases: 16,
+    create: |dir| Arc::new(RocksEngine::open(dir, &Profile::dev()).unwrap()),
+    restore: |dir| Ok(Arc::new(RocksEngine::open(dir, &Profile::dev())?)),
 };
 
 /// Runs each function as one test for each backend.

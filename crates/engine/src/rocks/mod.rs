@@ -1,0 +1,241 @@
+//! Data on disk, larger than memory: RocksDB behind our contract.
+//!
+//! ```text
+//! write ─▶ log (unless NoWal) ─▶ memtables ─flush, all columns together─▶ files ─compaction─▶ files
+//! get, cursor ─▶ memtables ─▶ block cache ─▶ files (Bloom filters skip most)
+//! ```
+//! * A column is a column family. Flushes are atomic over all of them, so a batch without a log entry
+//!   is on disk whole or not at all.
+//! * The first failed write poisons the engine: writes answer with its cause until it is opened
+//!   again; what is there can still be read.
+//! * Snapshots keep the database open: its files are unlocked when the last one is dropped.
+
+mod cursor;
+mod error;
+mod families;
+mod options;
+
+use crate::{
+    ColumnId, Cursor, Durability, Engine, Error, KeyRange, Operation, Profile, Result, Snapshot,
+    WriteBatch, disk, gate::Gate,
+};
+use bytes::Bytes;
+use error::{is_fatal, translate};
+use families::{Database, Families, RESERVED, View, column_name, family_name};
+use parking_lot::{RwLock, RwLockReadGuard};
+use rocksdb::{Cache, ColumnFamilyDescriptor, FlushOptions, Options, WriteOptions};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What RocksDB adds to each record of a batch: a tag, the column and two lengths.
+const BATCH_RECORD_BYTES: usize = 12;
+
+/// The engine on disk; see the module.
+///
+/// ```
+/// use chronolith_engine::{Durability, Engine, Profile, RocksEngine, WriteBatch};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("data");
+/// let engine = RocksEngine::open(&path, &Profile::dev())?;
+/// let people = engine.column("people")?;
+/// let mut batch = WriteBatch::new();
+/// batch.put(people, "ada", "1815");
+/// engine.write(batch, Durability::Sync)?;
+/// engine.close()?;
+///
+/// let engine = RocksEngine::open(&path, &Profile::dev())?;
+/// let people = engine.column("people")?;
+/// assert_eq!(engine.get(people, b"ada")?.as_deref(), Some(&b"1815"[..]));
+/// # Ok::<(), chronolith_engine::Error>(())
+/// ```
+pub struct RocksEngine {
+    dir: PathBuf,
+    /// None once closed.
+    families: RwLock<Option<Arc<Families>>>,
+    options: Options,
+    #[expect(dead_code, reason = "read by the statistics")]
+    cache: Cache,
+    gate: Gate,
+}
+
+impl RocksEngine {
+    /// Opens the database in `dir`, or creates it.
+    pub fn open(dir: impl AsRef<Path>, profile: &Profile) -> Result<Self> {
+        let dir = dir.as_ref();
+        std::fs::create_dir_all(dir).map_err(|source| disk::io(dir, source))?;
+        let dir = dir.canonicalize().map_err(|source| disk::io(dir, source))?;
+        let cache = Cache::new_hyper_clock_cache(profile.block_cache_bytes, 0);
+        let options = options::options(profile, &cache);
+        let names = existing_columns(&dir, &options)?;
+        let database = open_database(&dir, &options, &names)?;
+        let families = RwLock::new(Some(Arc::new(Families::of(Arc::new(database), names)?)));
+        Ok(Self { dir, families, options, cache, gate: Gate::default() })
+    }
+
+    /// Where the database lies.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn families(&self) -> Result<impl Deref<Target = Arc<Families>>> {
+        let guard = self.families.read();
+        RwLockReadGuard::try_map(guard, Option::as_ref).map_err(|_| Error::Closed)
+    }
+
+    fn translate(&self, error: rocksdb::Error) -> Error {
+        translate(&self.dir, error)
+    }
+
+    /// The outcome of a write: the first one that fails for good is the last one tried.
+    fn written(&self, outcome: std::result::Result<(), rocksdb::Error>) -> Result<()> {
+        outcome.map_err(|error| match self.translate(error) {
+            error if is_fatal(&error) => self.gate.poison(error),
+            error => error,
+        })
+    }
+
+    fn create_column(&self, name: &str) -> Result<ColumnId> {
+        let mut guard = self.families.write();
+        let families = guard.as_ref().ok_or(Error::Closed)?;
+        if let Some(column) = families.named(name) {
+            return Ok(column);
+        }
+        let database = Arc::clone(families.database());
+        self.written(database.create_cf(family_name(name), &self.options))?;
+        let mut names = families.names().to_vec();
+        names.push(name.to_owned());
+        let families = Families::of(database, names)?;
+        let column = families.named(name).expect("its name is the last");
+        *guard = Some(Arc::new(families));
+        Ok(column)
+    }
+}
+
+/// The columns of the database in `dir`, in the order of their numbers; none where there is none yet.
+fn existing_columns(dir: &Path, options: &Options) -> Result<Vec<String>> {
+    if !dir.join("CURRENT").exists() {
+        return Ok(Vec::new());
+    }
+    let families = Database::list_cf(options, dir).map_err(|error| translate(dir, error))?;
+    let columns = families.iter().filter(|family| *family != RESERVED);
+    Ok(columns.map(|family| column_name(family).to_owned()).collect())
+}
+
+fn open_database(dir: &Path, options: &Options, names: &[String]) -> Result<Database> {
+    let names = names.iter().map(|name| family_name(name)).chain([RESERVED.into()]);
+    let families = names.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    Database::open_cf_descriptors(options, dir, families).map_err(|error| translate(dir, error))
+}
+
+fn rocks_batch(families: &Families, batch: WriteBatch) -> Result<rocksdb::WriteBatch> {
+    let size = batch.size_bytes() + batch.len() * BATCH_RECORD_BYTES;
+    let mut rocks = rocksdb::WriteBatch::with_capacity_bytes(size);
+    for operation in batch.into_operations() {
+        let family = families.get(operation.column())?;
+        match operation {
+            Operation::Put(_, key, value) => rocks.put_cf(family, key, value),
+            Operation::Delete(_, key) => rocks.delete_cf(family, key),
+            // RocksDB refuses a range that ends before it begins; to us it is empty.
+            Operation::DeleteRange(_, start, end) if start >= end => {}
+            Operation::DeleteRange(_, start, end) => rocks.delete_range_cf(family, start, end),
+        }
+    }
+    Ok(rocks)
+}
+
+fn write_options(durability: Durability) -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(durability == Durability::Sync);
+    options.disable_wal(durability == Durability::NoWal);
+    options
+}
+
+fn shared(value: Option<rocksdb::DBPinnableSlice<'_>>) -> Option<Bytes> {
+    value.map(|value| Bytes::copy_from_slice(&value))
+}
+
+impl Engine for RocksEngine {
+    fn name(&self) -> &'static str {
+        "rocksdb"
+    }
+
+    fn column(&self, name: &str) -> Result<ColumnId> {
+        let known = self.families()?.named(name);
+        match known {
+            Some(column) => Ok(column),
+            None => self.gate.check_write().and_then(|()| self.create_column(name)),
+        }
+    }
+
+    fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
+        let families = self.families()?;
+        let found = families.database().get_pinned_cf(families.get(column)?, key);
+        found.map(shared).map_err(|error| self.translate(error))
+    }
+
+    fn multi_get(&self, column: ColumnId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        let families = self.families()?;
+        let family = families.get(column)?;
+        let found = families.database().batched_multi_get_cf(family, keys.iter().copied(), false);
+        let found = found.into_iter();
+        found.map(|value| value.map(shared).map_err(|error| self.translate(error))).collect()
+    }
+
+    fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
+        let families = Arc::clone(&*self.families()?);
+        Ok(Arc::new(RocksSnapshot(View::of(families))))
+    }
+
+    fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        let families = self.families()?;
+        self.gate.check_write()?;
+        let batch = rocks_batch(&families, batch)?;
+        self.written(families.database().write_opt(batch, &write_options(durability)))
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<()> {
+        let families = self.families()?;
+        self.gate.check_write()?;
+        if dir.exists() {
+            return Err(disk::io(dir, std::io::ErrorKind::AlreadyExists.into()));
+        }
+        let checkpoint = rocksdb::checkpoint::Checkpoint::new(families.database());
+        checkpoint
+            .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
+            .map_err(|error| self.translate(error))?;
+        disk::sync_dir(disk::parent(dir))
+    }
+
+    fn flush(&self) -> Result<()> {
+        let families = self.families()?;
+        self.gate.check_write()?;
+        let handles: Vec<_> = families.all().iter().collect();
+        self.written(families.database().flush_cfs_opt(&handles, &FlushOptions::default()))?;
+        self.written(families.database().flush_wal(true))
+    }
+
+    fn close(&self) -> Result<()> {
+        self.gate.close();
+        // Dropping the last reference closes the database; a snapshot may hold one for longer.
+        drop(self.families.write().take());
+        Ok(())
+    }
+}
+
+struct RocksSnapshot(View);
+
+impl Snapshot for RocksSnapshot {
+    fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
+        let families = self.0.families();
+        let found = self.0.pinned().get_pinned_cf(families.get(column)?, key);
+        found.map(shared).map_err(|error| translate(families.database().path(), error))
+    }
+
+    fn cursor(&self, column: ColumnId, range: KeyRange) -> Result<Box<dyn Cursor + '_>> {
+        Ok(Box::new(cursor::RocksCursor::new(&self.0, column, range)?))
+    }
+}
