@@ -108,7 +108,7 @@ impl Engine for MemoryEngine {
     }
 
     fn first(&self, column: ColumnId, start: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
-        self.gate.check()?;
+        self.gate.check_read()?;
         self.view.read().first_record(column, start, end)
     }
 
