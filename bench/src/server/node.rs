@@ -96,7 +96,7 @@ fn serve(engine: &str, directory: &Path, endpoint: &str) -> anyhow::Result<Child
         .args(["serve", "--engine", engine])
         .arg("--data-dir")
         .arg(directory.join("data"))
-        .args(["--listen-client-urls", endpoint, "--advertise-client-urls", endpoint])
+        .args(["--listen-client-urls", endpoint])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -50,11 +50,12 @@ impl Program {
                 command.args(["--listen-peer-urls", &peer]);
                 command.args(["--initial-advertise-peer-urls", &peer]);
                 command.arg("--initial-cluster").arg(format!("default={peer}"));
+                command.args(["--advertise-client-urls", &url]);
                 command
             }
         };
         command.arg("--data-dir").arg(data);
-        command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
+        command.args(["--listen-client-urls", &url]);
         command
     }
 }
