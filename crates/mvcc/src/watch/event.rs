@@ -187,7 +187,7 @@ impl EventBatch {
     }
 
     /// The events from `revision` on.
-    pub(crate) fn from_revision(&self, revision: i64) -> Self {
+    pub(crate) fn starting_at(&self, revision: i64) -> Self {
         let events = self.events.iter().filter(|event| event.revision() >= revision);
         Self::new(events.cloned().collect(), self.prev_kv)
     }

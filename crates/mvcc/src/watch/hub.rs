@@ -291,6 +291,6 @@ impl Member {
         if self.next <= batch.first_revision() {
             return self.sink.offer(self.id, batch);
         }
-        self.sink.offer(self.id, &Arc::new(batch.from_revision(self.next)))
+        self.sink.offer(self.id, &Arc::new(batch.starting_at(self.next)))
     }
 }
