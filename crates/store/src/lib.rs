@@ -1,1 +1,49 @@
-//! (placeholder)
+//! The store: one replicated state machine over a data directory, and the requests that it answers.
+//!
+//! ```text
+//!   put, delete, txn, compact, lease …            range, read-only txn, time-to-live …
+//!        │ check, admit, quota                        │ check, admit
+//!        ▼                                            ▼
+//!   Command ─▶ raft: log, quorum ─▶ Machine::apply    confirm (nothing to do for one voter)
+//!                                     │ one engine batch: versions, leases, alarms, applied index
+//!                                     ▼               ▼
+//!                                   engine ────────▶ snapshot ─▶ answer with header
+//! ```
+//! Invariants:
+//! * Apply is a function of the log alone; what it changes and how far it got are one batch.
+//! * An acknowledged write is in the log of a quorum, on stable storage. The engine's state is derived.
+//! * A failed write poisons the member: it answers with the cause and touches nothing any more.
+//! * At every limit the client gets an error that says which.
+//!
+//! This crate must never know sockets, HTTP, or gRPC beyond the messages and codes that it answers with.
+
+mod admission;
+// The log is still missing, and with it who calls these.
+#[allow(dead_code)]
+mod checkpoints;
+mod command;
+mod config;
+#[allow(dead_code)]
+mod directory;
+mod error;
+mod lease;
+mod machine;
+mod maintenance;
+mod open;
+mod proposer;
+mod sequencer;
+mod shared;
+mod store;
+mod upkeep;
+
+pub use chronolith_mvcc::watch;
+pub use command::Actor;
+pub use config::{
+    CHECKPOINT_EVERY_ENTRIES, EngineKind, Limits, MAX_REQUEST_BYTES, MAX_REQUESTS_IN_FLIGHT,
+    MAX_TXN_OPERATIONS, QUOTA_BACKEND_BYTES, StoreConfig, UnknownEngine,
+};
+pub use directory::engine_of;
+pub use error::{Code, OpenError, StoreError};
+pub use machine::ApplyError;
+pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+pub use store::Store;

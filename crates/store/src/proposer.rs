@@ -1,0 +1,88 @@
+//! The way into the log and back.
+
+use crate::sequencer::{ProposeError, RaftHandle, RaftStatus, Role};
+use crate::{
+    command::{Actor, Change, Envelopes},
+    error::StoreError,
+    machine::Outcome,
+};
+use tokio::sync::oneshot;
+
+/// Proposes changes, and asks whether this member may answer reads.
+pub(crate) struct Proposer {
+    raft: RaftHandle<Outcome>,
+    envelopes: Envelopes,
+}
+
+impl Proposer {
+    pub(crate) fn new(raft: RaftHandle<Outcome>, envelopes: Envelopes) -> Self {
+        Self { raft, envelopes }
+    }
+
+    /// Proposes a change, and waits until it is applied.
+    pub(crate) async fn propose(
+        &self,
+        change: Change,
+        actor: Actor,
+    ) -> Result<Outcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let command = self.envelopes.seal(change, actor);
+        self.raft.propose(
+            command,
+            Box::new(move |result| {
+                // Nobody listens to a request that was cancelled.
+                let _ = reply.send(result);
+            }),
+        );
+        match answer.await {
+            Ok(Ok(reply)) => Ok(reply.outcome),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(StoreError::Stopped),
+        }
+    }
+
+    /// Proposes a change of the system's own; tells whether it was applied.
+    pub(crate) fn propose_quietly(&self, change: Change, done: impl FnOnce(bool) + Send + 'static) {
+        let command = self.envelopes.seal(change, Actor::default());
+        self.raft.propose(command, Box::new(move |result| done(result.is_ok())));
+    }
+
+    /// Waits until this member has applied all that any member had acknowledged by now. Where this
+    /// member decides alone there is nothing to wait for.
+    pub(crate) async fn confirm_read(&self) -> Result<(), StoreError> {
+        let (reply, mut answer) = oneshot::channel();
+        self.raft.read_index(Box::new(move |result| {
+            let _ = reply.send(result);
+        }));
+        let result = match answer.try_recv() {
+            Ok(result) => result,
+            Err(_) => answer.await.map_err(|_| StoreError::Stopped)?,
+        };
+        result.map(drop).map_err(StoreError::from)
+    }
+
+    pub(crate) fn status(&self) -> RaftStatus {
+        self.raft.status()
+    }
+
+    /// The term, while this member leads.
+    pub(crate) fn led_term(&self) -> Option<u64> {
+        let status = self.raft.status();
+        (status.role == Role::Leader).then_some(status.term)
+    }
+
+    /// Waits for what is queued, then stops.
+    pub(crate) fn stop(&self) {
+        self.raft.stop();
+    }
+}
+
+impl From<ProposeError> for StoreError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::Overloaded => Self::TooManyRequests,
+            ProposeError::Stopped => Self::Stopped,
+            ProposeError::Poisoned(cause) => Self::Poisoned { cause },
+        }
+    }
+}

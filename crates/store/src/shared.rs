@@ -1,0 +1,121 @@
+//! What the apply thread tells the rest of the store, after each commit.
+
+use crate::sequencer::Applied;
+use crate::{
+    lease::{clock::LeaseClock, records::Lease},
+    machine::{alarms::Alarms, applying::Effect},
+};
+use chronolith_proto::etcdserverpb::AlarmType;
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Instant,
+};
+use tokio::sync::watch;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) clock: Mutex<LeaseClock>,
+    pub(crate) alarms: RwLock<Alarms>,
+    /// [`AlarmType::Nospace`] is on, for a look without a lock.
+    no_space: AtomicBool,
+    /// [`AlarmType::Corrupt`] is on.
+    corrupt: AtomicBool,
+    /// The newest term heard of.
+    term: AtomicU64,
+    scrubbed: watch::Sender<i64>,
+    pub(crate) upkeep: Upkeep,
+}
+
+/// What the upkeep thread is to do, and its bell.
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    pub(crate) wanted: Mutex<Wanted>,
+    pub(crate) bell: Condvar,
+}
+
+/// See [`Upkeep`].
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) scrub: bool,
+    pub(crate) stop: bool,
+}
+
+impl Upkeep {
+    pub(crate) fn ring(&self, want: impl FnOnce(&mut Wanted)) {
+        want(&mut self.wanted.lock());
+        self.bell.notify_one();
+    }
+}
+
+impl Shared {
+    /// Begins with what the engine holds.
+    pub(crate) fn start(&self, leases: &BTreeMap<i64, Lease>, alarms: &Alarms) {
+        self.clock.lock().start(leases, Instant::now());
+        self.set_alarms(alarms);
+    }
+
+    /// A run was committed.
+    pub(crate) fn publish(&self, effects: Vec<Effect>, alarms: &Alarms, applied: &Applied) {
+        self.raise_term(applied.term);
+        if *alarms != *self.alarms.read() {
+            self.set_alarms(alarms);
+        }
+        if !effects.is_empty() {
+            self.take_effects(effects);
+        }
+    }
+
+    fn take_effects(&self, effects: Vec<Effect>) {
+        let now = Instant::now();
+        let mut clock = self.clock.lock();
+        for effect in effects {
+            match effect {
+                Effect::Granted(id, lease) => clock.granted(id, lease, now),
+                Effect::Revoked(id) => clock.revoked(id),
+                Effect::Recorded(remaining) => clock.recorded(remaining),
+                Effect::Compacted => self.upkeep.ring(|wanted| wanted.scrub = true),
+            }
+        }
+    }
+
+    fn set_alarms(&self, alarms: &Alarms) {
+        self.no_space.store(alarms.is_on(AlarmType::Nospace), Ordering::Release);
+        self.corrupt.store(alarms.is_on(AlarmType::Corrupt), Ordering::Release);
+        *self.alarms.write() = alarms.clone();
+    }
+
+    /// This member begins to lead.
+    pub(crate) fn restart_clock(&self, now: Instant) {
+        self.clock.lock().restart(now);
+    }
+
+    /// Nothing is left of what compactions up to `revision` superseded.
+    pub(crate) fn scrubbed(&self, revision: i64) {
+        self.scrubbed.send_replace(revision);
+    }
+
+    /// Hears up to which compaction everything superseded is gone.
+    pub(crate) fn subscribe_scrubbed(&self) -> watch::Receiver<i64> {
+        self.scrubbed.subscribe()
+    }
+
+    /// A term was heard of; terms only grow.
+    pub(crate) fn raise_term(&self, term: u64) {
+        self.term.fetch_max(term, Ordering::AcqRel);
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        self.no_space.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_corrupt(&self) -> bool {
+        self.corrupt.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,124 @@
+//! The work that nobody asks for: ending leases, recording their remaining times, and removing what a
+//! compaction left over.
+//!
+//! ```text
+//! thread: wait (bell, next deadline, at most a tick) ─▶ leases, if this member leads ─▶ a step of scrubbing
+//! ```
+//! * Scrubbing holds the writer for one short step at a time; between steps writes go on.
+//! * Only the leader ends leases; a new leader starts all of them with the remaining time on record.
+
+use crate::{
+    command::{Change, LeaseCheckpoint},
+    proposer::Proposer,
+    shared::{Shared, Wanted},
+};
+use chronolith_mvcc::Mvcc;
+use chronolith_proto::etcdserverpb::LeaseRevokeRequest;
+use parking_lot::Mutex;
+use std::{
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longest wait: etcd looks for expired leases as often.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Shortest wait while leases are due but not applied yet.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Records looked at in one step: well under a millisecond of the writer's time.
+const SCRUB_RECORDS: usize = 500;
+
+/// See the module.
+pub(crate) struct UpkeepThread {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) mvcc: Arc<Mutex<Mvcc>>,
+    pub(crate) proposer: Arc<Proposer>,
+}
+
+impl UpkeepThread {
+    pub(crate) fn start(self) -> std::io::Result<thread::JoinHandle<()>> {
+        thread::Builder::new().name("upkeep".to_owned()).spawn(move || self.run())
+    }
+
+    fn run(self) {
+        let mut scrubbing = true;
+        let mut led_term = None;
+        loop {
+            let now = Instant::now();
+            led_term = self.follow_leadership(led_term, now);
+            let next = if led_term.is_some() { self.leases(now) } else { None };
+            scrubbing = scrubbing && self.scrub();
+            let wait = if scrubbing { Duration::ZERO } else { wait(next, now) };
+            let wanted = self.wait(wait);
+            if wanted.stop {
+                return;
+            }
+            scrubbing |= wanted.scrub;
+        }
+    }
+
+    /// The term in which this member leads; the lease clock starts anew with each.
+    fn follow_leadership(&self, led_term: Option<u64>, now: Instant) -> Option<u64> {
+        let term = self.proposer.led_term();
+        if term.is_some() && term != led_term {
+            self.shared.restart_clock(now);
+        }
+        term
+    }
+
+    /// Proposes what is due of leases; answers when to look again.
+    fn leases(&self, now: Instant) -> Option<Instant> {
+        let due = self.shared.clock.lock().due(now);
+        for id in due.expired {
+            let shared = Arc::clone(&self.shared);
+            let revoke = Change::LeaseRevoke(LeaseRevokeRequest { id });
+            self.proposer.propose_quietly(revoke, move |proposed| {
+                if !proposed {
+                    shared.clock.lock().revoke_failed(id);
+                }
+            });
+        }
+        if !due.checkpoints.is_empty() {
+            let checkpoint = LeaseCheckpoint { leases: due.checkpoints };
+            // One that is lost is made up for by the next.
+            self.proposer.propose_quietly(Change::LeaseCheckpoint(checkpoint), |_| ());
+        }
+        due.next
+    }
+
+    /// Removes a little of what compactions left; true if there is more.
+    fn scrub(&self) -> bool {
+        let mut mvcc = self.mvcc.lock();
+        let step = mvcc.scrub_step(SCRUB_RECORDS);
+        let compacted = mvcc.reader().compact_revision();
+        drop(mvcc);
+        match step {
+            Ok(true) => true,
+            Ok(false) => {
+                self.shared.scrubbed(compacted);
+                false
+            }
+            Err(error) => {
+                // Nothing is lost: the engine is poisoned if it must be, and the rest is done at the
+                // next compaction.
+                tracing::error!(%error, "removing compacted revisions failed");
+                false
+            }
+        }
+    }
+
+    fn wait(&self, wait: Duration) -> Wanted {
+        let upkeep = &self.shared.upkeep;
+        let mut wanted = upkeep.wanted.lock();
+        if !wanted.scrub && !wanted.stop && !wait.is_zero() {
+            upkeep.bell.wait_for(&mut wanted, wait);
+        }
+        Wanted { scrub: std::mem::take(&mut wanted.scrub), ..*wanted }
+    }
+}
+
+fn wait(next: Option<Instant>, now: Instant) -> Duration {
+    next.map_or(TICK, |next| next.saturating_duration_since(now).clamp(PACE, TICK))
+}
