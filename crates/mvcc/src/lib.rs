@@ -22,6 +22,7 @@
 mod compare;
 mod core;
 mod error;
+mod history;
 mod key;
 mod log;
 mod mvcc;
@@ -37,6 +38,7 @@ mod varint;
 pub mod watch;
 
 pub use error::{Error, Result};
+pub use history::{Change, KeyVersion, Put, Revised};
 pub use log::Kind;
 pub use mvcc::{Leases, Mvcc, Stamp};
 pub use range::RangeResult;

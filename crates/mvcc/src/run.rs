@@ -42,7 +42,7 @@ pub struct Run<'a> {
     /// Newest versions of the keys written in this run.
     heads: FxHashMap<Bytes, Head>,
     /// Changes of this run's revisions, for the watchers.
-    published: Vec<Published>,
+    pub(crate) published: Vec<Published>,
     /// Changes of the command at work.
     changes: Vec<Change>,
     /// What the command at work does to leases, told to the caller when it has succeeded.

@@ -1,0 +1,338 @@
+//! The past: what each revision did, each version of a key, and which revision a time means.
+//!
+//! All of it is read from `log` and `versions`; nothing is kept for it. A value that a compaction
+//! removed is absent, never made up. Compaction bounds all three: what lies before it answers
+//! [`Error::Compacted`].
+
+use crate::{
+    Error, Kind, Reader, Result, Run, Stamp,
+    core::Core,
+    key::{self, Revision},
+    log::{self, LogEntry},
+    record::Record,
+    span::Span,
+    watch::Published,
+};
+use bytes::Bytes;
+use chronolith_engine::{Cursor, Snapshot};
+
+/// One change of one key, with what it left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Revision of the change.
+    pub revision: i64,
+    /// Whether the key was set or removed.
+    pub kind: Kind,
+    /// The key.
+    pub key: Bytes,
+    /// Revision of the key's version before this revision, a tombstone's too; 0 where there was none.
+    pub previous: i64,
+    /// What a put left; none for a delete, and where a compaction removed it.
+    pub put: Option<Put>,
+}
+
+/// What a put left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// The value.
+    pub value: Bytes,
+    /// Revision that created the key.
+    pub create_revision: i64,
+    /// Versions since then, this one included.
+    pub version: i64,
+    /// The lease; 0 is none.
+    pub lease: i64,
+}
+
+impl Put {
+    fn of(record: Record) -> Self {
+        let Record { create_revision, version, lease, value } = record;
+        Self { value, create_revision, version, lease }
+    }
+}
+
+impl Change {
+    fn of(published: &Published) -> Self {
+        Self {
+            revision: published.revision,
+            kind: published.kind(),
+            key: published.key.clone(),
+            previous: published.before.revision,
+            put: published.after.clone().map(Put::of),
+        }
+    }
+}
+
+/// One revision: who, when, and its changes by their position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revised {
+    /// Its number.
+    pub revision: i64,
+    /// Who and when.
+    pub stamp: Stamp,
+    /// What it did.
+    pub changes: Vec<Change>,
+}
+
+/// One version of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyVersion {
+    /// Revision that made it.
+    pub revision: i64,
+    /// Its position in the revision.
+    pub position: u32,
+    /// What it holds; none for a tombstone.
+    pub put: Option<Put>,
+    /// Who and when; none where the revision's log was compacted.
+    pub stamp: Option<Stamp>,
+}
+
+impl Run<'_> {
+    /// The changes of this run's revisions, in their order: for whoever follows the history.
+    pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
+        self.published.iter().map(Change::of)
+    }
+}
+
+impl Reader {
+    /// Up to `limit` revisions from `from` on, with everything they did.
+    pub fn changes(&self, from: i64, limit: usize) -> Result<Vec<Revised>> {
+        let core = &self.core;
+        let last = core.current();
+        let snapshot = core.engine.snapshot()?;
+        let mut cursor = snapshot.cursor(core.columns.log, Core::log_from(from))?;
+        cursor.seek_to_first()?;
+        let mut found = Vec::new();
+        while cursor.valid() && found.len() < limit {
+            let revision = log_key(&*cursor)?;
+            if revision > last {
+                break;
+            }
+            let entry = log::decode(revision, &cursor.value_bytes())?;
+            found.push(revised(core, &*snapshot, revision, entry)?);
+            cursor.next()?;
+        }
+        // Looked at after the snapshot: what it needs was in the snapshot if this has not moved.
+        if from < core.compact() { Err(Error::Compacted) } else { Ok(found) }
+    }
+
+    /// Versions of `key` made at revisions `from` to `to`, newest first, up to `limit` of them.
+    pub fn key_history(
+        &self,
+        key: &[u8],
+        from: i64,
+        to: i64,
+        limit: usize,
+    ) -> Result<Vec<KeyVersion>> {
+        let core = &self.core;
+        let to = to.min(core.current());
+        let snapshot = core.engine.snapshot()?;
+        let bounds = key::range(&Span::Point(Bytes::copy_from_slice(key)));
+        let mut cursor = snapshot.cursor(core.columns.versions, bounds)?;
+        let mut newest = key::prefix(key);
+        key::push_revision(&mut newest, key::newest_at(to));
+        cursor.seek(&newest)?;
+        let mut found = Vec::new();
+        while cursor.valid() && found.len() < limit {
+            let (_, place) = key::split(cursor.key()).ok_or(CORRUPT_KEY)?;
+            if place.main < from {
+                break;
+            }
+            found.push(key_version(core, &*snapshot, place, &cursor.value_bytes())?);
+            cursor.next()?;
+        }
+        Ok(found)
+    }
+
+    /// The newest revision not later than `time_ms`; none where all of the log is later.
+    pub fn revision_at_time(&self, time_ms: u64) -> Result<Option<i64>> {
+        let core = &self.core;
+        let snapshot = core.engine.snapshot()?;
+        let mut cursor = snapshot.cursor(core.columns.log, Core::log_from(core.compact()))?;
+        cursor.seek_to_first()?;
+        if !cursor.valid() {
+            return Ok(None);
+        }
+        let (mut early, mut late) = (log_key(&*cursor)? - 1, core.current() + 1);
+        let oldest = early;
+        // Times never go back in the log, so the border is found by halving.
+        while late - early > 1 {
+            let middle = early + (late - early) / 2;
+            let bytes = snapshot.get(core.columns.log, &key::log(middle))?.ok_or(CORRUPT_KEY)?;
+            if log::time_ms(&bytes)? <= time_ms { early = middle } else { late = middle }
+        }
+        Ok((early > oldest).then_some(early))
+    }
+
+    /// Calls `each` with every stored version, in the order of keys: `(key, revision, position)`. For
+    /// whoever checks that nothing is stored which no revision made.
+    pub fn each_version(&self, mut each: impl FnMut(Bytes, i64, u32) -> Result<()>) -> Result<()> {
+        let snapshot = self.core.engine.snapshot()?;
+        let all = chronolith_engine::KeyRange::all();
+        let mut cursor = snapshot.cursor(self.core.columns.versions, all)?;
+        cursor.seek_to_first()?;
+        while cursor.valid() {
+            let (_, place) = key::split(cursor.key()).ok_or(CORRUPT_KEY)?;
+            each(key::user_key(&cursor.key_bytes()), place.main, place.sub)?;
+            cursor.next()?;
+        }
+        Ok(())
+    }
+}
+
+const CORRUPT_KEY: Error = Error::Corrupt { what: "key of a version or of the log" };
+
+fn log_key(cursor: &dyn Cursor) -> Result<i64> {
+    key::log_revision(cursor.key()).ok_or(CORRUPT_KEY)
+}
+
+fn revised(
+    core: &Core,
+    snapshot: &dyn Snapshot,
+    revision: i64,
+    entry: LogEntry,
+) -> Result<Revised> {
+    let LogEntry { stamp, changes } = entry;
+    let changes = (0..).zip(changes).map(|(sub, change)| {
+        let place = Revision { main: revision, sub };
+        let stored = snapshot.get(core.columns.versions, &key::version(&change.key, place))?;
+        let record = stored.map(|bytes| Record::decode(&bytes)).transpose()?.flatten();
+        let put = record.map(Put::of);
+        Ok(Change { revision, kind: change.kind, key: change.key, previous: change.previous, put })
+    });
+    Ok(Revised { revision, stamp, changes: changes.collect::<Result<_>>()? })
+}
+
+fn key_version(
+    core: &Core,
+    snapshot: &dyn Snapshot,
+    place: Revision,
+    stored: &Bytes,
+) -> Result<KeyVersion> {
+    let entry = snapshot.get(core.columns.log, &key::log(place.main))?;
+    let stamp =
+        entry.map(|bytes| log::decode(place.main, &bytes)).transpose()?.map(|entry| entry.stamp);
+    let put = Record::decode(stored)?.map(Put::of);
+    Ok(KeyVersion { revision: place.main, position: place.sub, put, stamp })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+    use super::*;
+    use crate::{Leases, Mvcc};
+    use chronolith_engine::{Durability, MemoryEngine};
+    use chronolith_proto::etcdserverpb::{DeleteRangeRequest, PutRequest};
+    use std::sync::Arc;
+
+    struct NoLeases;
+
+    impl Leases for NoLeases {
+        fn contains(&self, _: i64) -> bool {
+            false
+        }
+
+        fn moved(&mut self, _: &Bytes, _: i64, _: i64) {}
+    }
+
+    fn stamp(time_ms: u64) -> Stamp {
+        Stamp { time_ms, actor: [u8::try_from(time_ms).unwrap(); 16] }
+    }
+
+    /// Revision 2 at 10 puts a, 3 at 20 puts b, 4 at 20 puts a, 5 at 40 deletes a, 6 at 50 puts a.
+    fn store() -> Mvcc {
+        let mut mvcc = Mvcc::open(Arc::new(MemoryEngine::new())).unwrap();
+        let mut run = mvcc.begin_run().unwrap();
+        for (time_ms, key, value) in [(10, "a", "1"), (20, "b", "2"), (20, "a", "3")] {
+            let put = PutRequest { key: key.into(), value: value.into(), ..Default::default() };
+            run.put(&put, &mut NoLeases, &stamp(time_ms)).unwrap();
+        }
+        let delete = DeleteRangeRequest { key: "a".into(), ..Default::default() };
+        run.delete_range(&delete, &mut NoLeases, &stamp(40)).unwrap();
+        let put = PutRequest { key: "a".into(), value: "5".into(), ..Default::default() };
+        run.put(&put, &mut NoLeases, &stamp(50)).unwrap();
+        run.commit(Durability::Buffered).unwrap();
+        mvcc
+    }
+
+    #[test]
+    fn the_log_reads_as_the_run_told_it() {
+        let mut mvcc = store();
+        let reader = mvcc.reader();
+        let mut run = mvcc.begin_run().unwrap();
+        let put = PutRequest { key: "b".into(), value: "7".into(), ..Default::default() };
+        run.put(&put, &mut NoLeases, &stamp(60)).unwrap();
+        let told: Vec<_> = run.changes().collect();
+        assert!(reader.changes(7, 9).unwrap().is_empty(), "not before the commit");
+        run.commit(Durability::Buffered).unwrap();
+        let read = reader.changes(7, 9).unwrap();
+        assert_eq!((read[0].revision, read[0].stamp), (7, stamp(60)));
+        assert_eq!(read[0].changes, told);
+        assert_eq!((told[0].previous, told[0].put.as_ref().unwrap().version), (3, 2));
+        let pairs = |from, limit| -> Vec<_> {
+            let read = reader.changes(from, limit).unwrap();
+            read.iter().map(|read| (read.revision, read.changes[0].previous)).collect()
+        };
+        assert_eq!(pairs(2, 3), [(2, 0), (3, 0), (4, 2)]);
+        assert_eq!(pairs(5, 9), [(5, 4), (6, 5), (7, 3)]);
+    }
+
+    #[test]
+    fn a_key_has_its_versions() {
+        let reader = store().reader();
+        let history = |from, to, limit| -> Vec<_> {
+            let versions = reader.key_history(b"a", from, to, limit).unwrap();
+            versions
+                .into_iter()
+                .map(|version| (version.revision, version.put.map(|put| put.version)))
+                .collect()
+        };
+        assert_eq!(history(0, 99, 99), [(6, Some(1)), (5, None), (4, Some(2)), (2, Some(1))]);
+        assert_eq!(history(3, 5, 99), [(5, None), (4, Some(2))]);
+        assert_eq!(history(0, 99, 1), [(6, Some(1))]);
+        let versions = reader.key_history(b"a", 4, 4, 9).unwrap();
+        assert_eq!(versions[0].stamp, Some(stamp(20)));
+        assert!(reader.key_history(b"none", 0, 99, 99).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_time_means_the_newest_revision_not_later() {
+        let mvcc = store();
+        let at = |time_ms| mvcc.reader().revision_at_time(time_ms).unwrap();
+        assert_eq!(
+            [at(9), at(10), at(19), at(20), at(45), at(1000)],
+            [None, Some(2), Some(2), Some(4), Some(5), Some(6)]
+        );
+        let empty = Mvcc::open(Arc::new(MemoryEngine::new())).unwrap();
+        assert_eq!(empty.reader().revision_at_time(5).unwrap(), None);
+    }
+
+    #[test]
+    fn compaction_bounds_the_past() {
+        let mut mvcc = store();
+        let mut run = mvcc.begin_run().unwrap();
+        run.compact(5).unwrap();
+        run.commit(Durability::Buffered).unwrap();
+        while mvcc.scrub_step(2).unwrap() {}
+        let reader = mvcc.reader();
+        assert!(matches!(reader.changes(4, 9), Err(Error::Compacted)));
+        assert_eq!(reader.changes(5, 9).unwrap().len(), 2);
+        assert_eq!(reader.revision_at_time(30).unwrap(), None);
+        assert_eq!(reader.revision_at_time(45).unwrap(), Some(5));
+        let b = reader.key_history(b"b", 0, 99, 9).unwrap();
+        assert_eq!((b.len(), b[0].stamp), (1, None));
+    }
+
+    #[test]
+    fn each_stored_version_is_shown_once() {
+        let mut seen = Vec::new();
+        let note = |key: Bytes, revision, _| {
+            seen.push((key, revision));
+            Ok(())
+        };
+        store().reader().each_version(note).unwrap();
+        let revisions: Vec<_> = seen.iter().map(|(_, revision)| *revision).collect();
+        assert_eq!(revisions, [6, 5, 4, 2, 3]);
+    }
+}
