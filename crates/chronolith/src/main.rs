@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod serve;
 
 /// A replicated, versioned, verifiable key-value store that speaks the etcd v3 API.
 #[derive(Parser)]
@@ -14,6 +15,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node that etcd clients can use.
+    Serve(Box<chronolith_server::ServeArgs>),
     /// Measure: workloads with progress, tables and checked answers.
     Bench {
         #[command(subcommand)]
@@ -23,6 +26,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Serve(args) => serve::run(*args),
         Command::Bench { workload } => bench::run(workload),
     }
 }

@@ -1,0 +1,290 @@
+//! The settings of `chronolith serve`: flag before `CHRONOLITH_*` before `ETCD_*` before default.
+//!
+//! Names that etcd has are etcd's, so that an existing deployment moves by changing the program.
+
+use std::{
+    fmt::Display,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use chronolith_store::EngineKind;
+use clap::Args;
+
+use crate::{
+    config::{Config, Limits},
+    server::Error,
+};
+
+/// Where the data is, unless told otherwise.
+const DATA_DIR: &str = "./chronolith-data";
+/// etcd's client address.
+const LISTEN: &str = "http://127.0.0.1:2379";
+/// etcd's default member name.
+const NAME: &str = "default";
+/// etcd's default distance between two snapshots.
+const SNAPSHOT_COUNT: u64 = 10_000;
+
+/// Run a node.
+///
+/// A shared setting that is not given is taken from etcd's variable (ETCD_DATA_DIR, ETCD_NAME, ...).
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// Where the data is [default: ./chronolith-data]
+    #[arg(long, value_name = "DIR", env = "CHRONOLITH_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where the keyspace is kept: memory or rocksdb [default: memory]
+    #[arg(long, env = "CHRONOLITH_ENGINE")]
+    pub engine: Option<EngineKind>,
+    /// Addresses to listen on for clients, comma-separated [default: http://127.0.0.1:2379]
+    #[arg(long, visible_alias = "listen", value_name = "URLS", env = "CHRONOLITH_LISTEN_CLIENT_URLS")]
+    pub listen_client_urls: Option<String>,
+    /// The member's name, for people [default: default]
+    #[arg(long, env = "CHRONOLITH_NAME")]
+    pub name: Option<String>,
+    /// Log entries between two checkpoints [default: 10000]
+    #[arg(long, value_name = "ENTRIES", env = "CHRONOLITH_SNAPSHOT_COUNT")]
+    pub snapshot_count: Option<u64>,
+    /// The keyspace may grow to this size; then writes are refused [default: 2147483648]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_QUOTA_BACKEND_BYTES")]
+    pub quota_backend_bytes: Option<u64>,
+    /// The largest request that is accepted [default: 1572864]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_MAX_REQUEST_BYTES")]
+    pub max_request_bytes: Option<usize>,
+    /// Streams open on one connection [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "CHRONOLITH_MAX_CONCURRENT_STREAMS")]
+    pub max_concurrent_streams: Option<u32>,
+    /// Client connections open at once; the next waits [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "CHRONOLITH_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
+    /// Requests being worked on at once; the next is refused [default: 5000]
+    #[arg(long, value_name = "COUNT", env = "CHRONOLITH_MAX_REQUESTS_IN_FLIGHT")]
+    pub max_requests_in_flight: Option<usize>,
+    /// Bytes of incomplete requests held at once [default: 268435456]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_MAX_RECEIVE_BYTES")]
+    pub max_receive_bytes: Option<usize>,
+    /// Watches on one stream [default: 100000]
+    #[arg(long, value_name = "COUNT", env = "CHRONOLITH_MAX_WATCHES_PER_STREAM")]
+    pub max_watches_per_stream: Option<usize>,
+    /// Interval between progress notifications on a quiet watch, like 10m or 30s [default: 10m]
+    #[arg(long, value_name = "DURATION", env = "CHRONOLITH_WATCH_PROGRESS_NOTIFY_INTERVAL")]
+    pub watch_progress_notify_interval: Option<String>,
+}
+
+impl ServeArgs {
+    /// The configuration that these settings, the environment and the defaults make.
+    pub fn into_config(self) -> Result<Config, Error> {
+        self.resolve(|name| std::env::var(name).ok())
+    }
+
+    fn resolve(self, etcd: impl Fn(&str) -> Option<String>) -> Result<Config, Error> {
+        let or = Fallback { etcd };
+        let listen = or.text(self.listen_client_urls, "ETCD_LISTEN_CLIENT_URLS", LISTEN);
+        let interval = or.text(
+            self.watch_progress_notify_interval,
+            "ETCD_WATCH_PROGRESS_NOTIFY_INTERVAL",
+            "10m",
+        );
+        let own = Limits::default();
+        let limits = Limits {
+            connections_max: self.max_connections.unwrap_or(own.connections_max),
+            requests_in_flight_max: self
+                .max_requests_in_flight
+                .unwrap_or(own.requests_in_flight_max),
+            request_bytes_max: or.value(
+                self.max_request_bytes,
+                "ETCD_MAX_REQUEST_BYTES",
+                own.request_bytes_max,
+            )?,
+            receive_bytes_max: self.max_receive_bytes.unwrap_or(own.receive_bytes_max),
+            streams_per_connection_max: or.value(
+                self.max_concurrent_streams,
+                "ETCD_MAX_CONCURRENT_STREAMS",
+                own.streams_per_connection_max,
+            )?,
+            watches_per_stream_max: self
+                .max_watches_per_stream
+                .unwrap_or(own.watches_per_stream_max),
+            // etcd reads 0 as "the default".
+            quota_bytes: match or.value(
+                self.quota_backend_bytes,
+                "ETCD_QUOTA_BACKEND_BYTES",
+                own.quota_bytes,
+            )? {
+                0 => own.quota_bytes,
+                given => given,
+            },
+            ..own
+        };
+        let data_dir = self.data_dir.or_else(|| (or.etcd)("ETCD_DATA_DIR").map(PathBuf::from));
+        Ok(Config {
+            engine: self.engine.unwrap_or(EngineKind::Memory),
+            name: or.text(self.name, "ETCD_NAME", NAME),
+            listen: addresses(&listen)?,
+            checkpoint_every_entries: or.value(
+                self.snapshot_count,
+                "ETCD_SNAPSHOT_COUNT",
+                SNAPSHOT_COUNT,
+            )?,
+            watch_progress_interval: duration(&interval)?,
+            limits: checked(limits)?,
+            ..Config::new(data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR)))
+        })
+    }
+}
+
+/// Where a setting comes from when it was not given.
+struct Fallback<E> {
+    etcd: E,
+}
+
+impl<E: Fn(&str) -> Option<String>> Fallback<E> {
+    fn text(&self, given: Option<String>, etcd_name: &str, default: &str) -> String {
+        given.or_else(|| (self.etcd)(etcd_name)).unwrap_or_else(|| default.to_owned())
+    }
+
+    fn value<T: FromStr<Err: Display>>(
+        &self,
+        given: Option<T>,
+        etcd_name: &str,
+        default: T,
+    ) -> Result<T, Error> {
+        match (given, (self.etcd)(etcd_name)) {
+            (Some(given), _) => Ok(given),
+            (None, None) => Ok(default),
+            (None, Some(text)) => text
+                .parse()
+                .map_err(|error| Error::Setting(format!("{etcd_name}={text:?}: {error}"))),
+        }
+    }
+}
+
+/// A limit of 0 would refuse everything.
+fn checked(limits: Limits) -> Result<Limits, Error> {
+    let zero = [
+        ("--max-connections", limits.connections_max),
+        ("--max-requests-in-flight", limits.requests_in_flight_max),
+        ("--max-request-bytes", limits.request_bytes_max),
+        ("--max-concurrent-streams", limits.streams_per_connection_max as usize),
+    ];
+    match zero.iter().find(|(_, limit)| *limit == 0) {
+        Some((flag, _)) => Err(Error::Setting(format!("{flag} 0 would refuse everything"))),
+        None => Ok(limits),
+    }
+}
+
+/// The addresses that a comma-separated list of etcd URLs, or of plain `host:port`, names.
+fn addresses(urls: &str) -> Result<Vec<SocketAddr>, Error> {
+    let mut found = Vec::new();
+    for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        found.extend(address(url)?);
+    }
+    Ok(found)
+}
+
+fn address(url: &str) -> Result<impl Iterator<Item = SocketAddr>, Error> {
+    let wrong = |why: &str| Error::Setting(format!("--listen-client-urls {url:?}: {why}"));
+    let host = match url.split_once("://") {
+        Some(("http", host)) => host.trim_end_matches('/'),
+        Some(("https", _)) => return Err(wrong("TLS is not supported yet, use http://")),
+        Some(_) => return Err(wrong("use http://HOST:PORT")),
+        None => url,
+    };
+    host.to_socket_addrs().map_err(|error| wrong(&error.to_string())).map(|all| {
+        // A name with several addresses: the first is enough to be reached by that name.
+        all.take(1)
+    })
+}
+
+/// A duration as etcd writes it (`10m`, `1h30m`, `500ms`), or a bare number of seconds.
+fn duration(text: &str) -> Result<Duration, Error> {
+    let wrong = || Error::Setting(format!("{text:?} is no duration: write it like 10m, 30s or 500ms"));
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, after) = rest.split_at(digits);
+        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(unit_end);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(wrong()),
+        };
+        total += Duration::from_millis(number.checked_mul(unit_ms).ok_or_else(wrong)?);
+        rest = next;
+    }
+    match total.is_zero() {
+        true => Err(wrong()),
+        false => Ok(total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(args: ServeArgs, etcd: &[(&str, &str)]) -> Result<Config, Error> {
+        args.resolve(|name| {
+            etcd.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn without_settings_it_is_etcds_port_and_the_data_beside_us() {
+        let config = resolve(ServeArgs::default(), &[]).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:2379".parse().unwrap()]);
+        assert_eq!(config.data_dir, PathBuf::from("./chronolith-data"));
+        assert_eq!(config.limits.connections_max, 10_000);
+        assert_eq!(config.limits.requests_in_flight_max, 5_000);
+        assert_eq!(config.limits.quota_bytes, 2 << 30);
+    }
+
+    #[test]
+    fn a_flag_goes_before_etcds_variable_and_that_before_the_default() {
+        let etcd = [("ETCD_NAME", "theirs"), ("ETCD_DATA_DIR", "/theirs"), ("ETCD_MAX_REQUEST_BYTES", "7")];
+        let flags = ServeArgs { name: Some("ours".into()), ..ServeArgs::default() };
+        let config = resolve(flags, &etcd).unwrap();
+        assert_eq!(config.name, "ours");
+        assert_eq!(config.data_dir, PathBuf::from("/theirs"));
+        assert_eq!(config.limits.request_bytes_max, 7);
+    }
+
+    #[test]
+    fn a_variable_that_does_not_parse_is_named() {
+        let error = resolve(ServeArgs::default(), &[("ETCD_SNAPSHOT_COUNT", "many")]).unwrap_err();
+        assert!(error.to_string().starts_with("ETCD_SNAPSHOT_COUNT=\"many\""), "{error}");
+    }
+
+    #[test]
+    fn addresses_are_urls_or_host_and_port() {
+        let two = addresses("http://127.0.0.1:1/, 127.0.0.1:2").unwrap();
+        assert_eq!(two, ["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()]);
+        assert!(addresses("https://127.0.0.1:1").unwrap_err().to_string().contains("TLS"));
+        assert!(addresses("unix://x").is_err());
+    }
+
+    #[test]
+    fn durations_are_read_as_etcd_writes_them() {
+        assert_eq!(duration("1h30m").unwrap(), Duration::from_secs(5_400));
+        assert_eq!(duration("500ms").unwrap(), Duration::from_millis(500));
+        assert_eq!(duration("30").unwrap(), Duration::from_secs(30));
+        for wrong in ["", "m", "10x", "0s", "5m3"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_would_refuse_everything_is_refused() {
+        let flags = ServeArgs { max_connections: Some(0), ..ServeArgs::default() };
+        assert!(resolve(flags, &[]).unwrap_err().to_string().contains("--max-connections"));
+    }
+}

@@ -1,0 +1,238 @@
+//! Plain HTTP on the client port: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`.
+//!
+//! Paths, codes, bodies and content types are etcd's, because probes and dashboards rely on them.
+//! A check reads the store as a client would; it never only reports that the process runs.
+
+use bytes::Bytes;
+use chronolith_proto::etcdserverpb::{
+    AlarmRequest, AlarmType, RangeRequest, alarm_request::AlarmAction,
+};
+use http::{
+    HeaderValue, Method, Response, StatusCode, Uri,
+    header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+};
+
+use crate::{metrics::Page, node::Node};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+
+/// The version of etcd whose API this server speaks: clients choose features by it.
+pub(crate) const ETCD_VERSION: &str = "3.7.1";
+/// The version whose data model cluster and storage follow.
+pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
+
+/// Answers a request that is not gRPC.
+pub(crate) async fn answer(node: &Node, method: &Method, uri: &Uri) -> Response<Bytes> {
+    let query = Query::of(uri);
+    let path = uri.path();
+    if !is_known(path) {
+        return page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n");
+    }
+    if method != Method::GET && path != "/metrics" {
+        return method_not_allowed();
+    }
+    match path {
+        "/health" => health(node, &query).await,
+        "/version" => page(StatusCode::OK, JSON, version()),
+        "/metrics" => page(StatusCode::OK, PROMETHEUS, metrics(node).await),
+        _ => probe(node, path, &query).await,
+    }
+}
+
+fn is_known(path: &str) -> bool {
+    matches!(path, "/health" | "/version" | "/metrics") || checks_of(path).is_some()
+}
+
+fn version() -> String {
+    format!(
+        "{{\"etcdserver\":\"{ETCD_VERSION}\",\"etcdcluster\":\"{ETCD_CLUSTER_VERSION}\",\"storage\":\"{ETCD_CLUSTER_VERSION}\"}}"
+    )
+}
+
+/// One thing that can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    NonLearner,
+    DataCorruption,
+    SerializableRead,
+    LinearizableRead,
+}
+
+const LIVE: &[Check] = &[Check::SerializableRead];
+const READY: &[Check] = &[
+    Check::NonLearner,
+    Check::DataCorruption,
+    Check::SerializableRead,
+    Check::LinearizableRead,
+];
+
+impl Check {
+    fn name(self) -> &'static str {
+        match self {
+            Check::NonLearner => "non_learner",
+            Check::DataCorruption => "data_corruption",
+            Check::SerializableRead => "serializable_read",
+            Check::LinearizableRead => "linearizable_read",
+        }
+    }
+
+    async fn run(self, node: &Node) -> Result<(), String> {
+        match self {
+            // A member votes from its first start on: learners come with clusters.
+            Check::NonLearner => Ok(()),
+            Check::DataCorruption => no_alarm(node, AlarmType::Corrupt).await,
+            Check::SerializableRead => read(node, true).await,
+            Check::LinearizableRead => read(node, false).await,
+        }
+    }
+}
+
+/// The checks behind a path: all of a probe, or the one that the sub-path names.
+fn checks_of(path: &str) -> Option<Vec<Check>> {
+    let (all, rest) = match path.strip_prefix("/livez") {
+        Some(rest) => (LIVE, rest),
+        None => (READY, path.strip_prefix("/readyz")?),
+    };
+    if rest.is_empty() {
+        return Some(all.to_vec());
+    }
+    let name = rest.strip_prefix('/')?;
+    all.iter().find(|check| check.name() == name).map(|check| vec![*check])
+}
+
+async fn probe(node: &Node, path: &str, query: &Query<'_>) -> Response<Bytes> {
+    let mut details = String::new();
+    let mut failed = false;
+    for check in checks_of(path).unwrap_or_default() {
+        if query.has_value("exclude", check.name()) {
+            continue;
+        }
+        match check.run(node).await {
+            Ok(()) => details += &format!("[+]{} ok\n", check.name()),
+            Err(why) => {
+                failed = true;
+                details += &format!("[-]{} failed: {why}\n", check.name());
+            }
+        }
+    }
+    let (code, body) = match (failed, query.has("verbose")) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{details}{path} check failed\n")),
+        (false, true) => (StatusCode::OK, format!("{details}ok\n")),
+        (false, false) => (StatusCode::OK, "ok\n".to_owned()),
+    };
+    no_sniffing(page(code, TEXT, body))
+}
+
+async fn health(node: &Node, query: &Query<'_>) -> Response<Bytes> {
+    let reason = unhealthy(node, query).await.err();
+    let code = match reason {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let healthy = reason.is_none();
+    let reason = serde_json::Value::from(reason.unwrap_or_default());
+    page(code, TEXT, format!("{{\"health\":\"{healthy}\",\"reason\":{reason}}}"))
+}
+
+async fn unhealthy(node: &Node, query: &Query<'_>) -> Result<(), String> {
+    for alarm in [AlarmType::Nospace, AlarmType::Corrupt] {
+        if !query.has_value("exclude", alarm.as_str_name()) {
+            no_alarm(node, alarm).await?;
+        }
+    }
+    let serializable = query.has_value("serializable", "true");
+    read(node, serializable).await.map_err(|why| format!("RANGE ERROR:{why}"))
+}
+
+async fn read(node: &Node, serializable: bool) -> Result<(), String> {
+    let request = RangeRequest {
+        key: Bytes::from_static(b"health"),
+        keys_only: true,
+        limit: 1,
+        serializable,
+        ..RangeRequest::default()
+    };
+    node.store.range(request).await.map(drop).map_err(|error| error.to_string())
+}
+
+async fn no_alarm(node: &Node, alarm: AlarmType) -> Result<(), String> {
+    let request =
+        AlarmRequest { action: AlarmAction::Get.into(), alarm: alarm.into(), ..Default::default() };
+    let answer = node.store.alarm(request).await.map_err(|error| error.to_string())?;
+    match answer.alarms.iter().any(|active| active.alarm == i32::from(alarm)) {
+        true => Err(format!("ALARM {}", alarm.as_str_name())),
+        false => Ok(()),
+    }
+}
+
+async fn metrics(node: &Node) -> String {
+    let mut page = Page::default();
+    crate::maintenance::write_store_metrics(node, &mut page).await;
+    node.metrics.write(&mut page);
+    page.into_text()
+}
+
+fn page(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn no_sniffing(mut response: Response<Bytes>) -> Response<Bytes> {
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn method_not_allowed() -> Response<Bytes> {
+    let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    no_sniffing(response)
+}
+
+/// The pairs of a query string; names and values of ours need no unescaping.
+struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    fn of(uri: &'a Uri) -> Self {
+        Query(uri.query().unwrap_or_default())
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.pairs().any(|(key, _)| key == name)
+    }
+
+    fn has_value(&self, name: &str, value: &str) -> bool {
+        self.pairs().any(|pair| pair == (name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_has_its_checks_and_each_of_them_a_path() {
+        assert_eq!(checks_of("/livez"), Some(vec![Check::SerializableRead]));
+        assert_eq!(checks_of("/readyz").map(|checks| checks.len()), Some(4));
+        assert_eq!(checks_of("/readyz/linearizable_read"), Some(vec![Check::LinearizableRead]));
+        assert_eq!(checks_of("/livez/linearizable_read"), None);
+        assert_eq!(checks_of("/readyzz"), None);
+        assert_eq!(checks_of("/"), None);
+    }
+
+    #[test]
+    fn a_query_is_read_by_name_and_value() {
+        let uri = Uri::from_static("/readyz?verbose&exclude=a&exclude=b");
+        let query = Query::of(&uri);
+        assert!(query.has("verbose"));
+        assert!(query.has_value("exclude", "a") && query.has_value("exclude", "b"));
+        assert!(!query.has("a"));
+    }
+}

@@ -1,0 +1,196 @@
+//! Starting and stopping: in which order things come up and go down.
+//!
+//! ```text
+//! up    open the store ─▶ bind every address ─▶ accept
+//! down  stop accepting ─▶ drain: connections say goodbye, streams end, requests finish
+//!       ─▶ deadline: close what is left ─▶ store.shutdown: queued writes are synced ─▶ done
+//! ```
+//! Invariants: an address is bound before `start` returns; a connection holds one permit from
+//! before it is accepted until it is closed, so the limit and the end of the drain are one count;
+//! the store is shut down after the last request, so an answer that was sent stays true.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use chronolith_store::{OpenError, Store, StoreConfig};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Duration, timeout},
+};
+
+use crate::{
+    config::Config,
+    connection,
+    node::{Node, Phase},
+};
+
+/// Pause after a failed accept: what makes accept fail, like too few file handles, lasts a while.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why a server did not start. All of them are the operator's to mend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The data directory could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An address could not be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Setting(String),
+    /// The process could not be set up.
+    #[error("{what}: {source}")]
+    Process {
+        /// What was being set up.
+        what: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// A server that is not running yet.
+///
+/// ```
+/// # let runtime = tokio::runtime::Runtime::new().unwrap();
+/// # runtime.block_on(async {
+/// use chronolith_server::{Config, Server};
+/// let directory = tempfile::tempdir().unwrap();
+/// let server = Server::start(Config::new(directory.path().join("data"))).await.unwrap();
+/// assert_ne!(server.address().port(), 0);
+/// server.shutdown().await;
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that accepts clients until it is shut down.
+pub struct RunningServer {
+    addresses: Vec<SocketAddr>,
+    node: Arc<Node>,
+    phase: watch::Sender<Phase>,
+    acceptors: JoinSet<()>,
+    permits: Arc<Semaphore>,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// Opens the store and starts to accept clients.
+    pub async fn start(config: Config) -> Result<RunningServer, Error> {
+        let listeners = listen(&config.listen).await?;
+        let addresses: Vec<SocketAddr> = listeners.iter().map(|(address, _)| *address).collect();
+        let store = open(&config, &addresses).await?;
+        let (phase, phases) = watch::channel(Phase::Running);
+        let node = Arc::new(Node::new(Arc::new(store), &config, phases));
+        let permits = Arc::new(Semaphore::new(config.limits.connections_max));
+        let mut acceptors = JoinSet::new();
+        for (_, listener) in listeners {
+            acceptors.spawn(accept(Arc::clone(&node), listener, Arc::clone(&permits)));
+        }
+        let drain_timeout = config.drain_timeout;
+        Ok(RunningServer { addresses, node, phase, acceptors, permits, drain_timeout })
+    }
+}
+
+impl RunningServer {
+    /// The first address that clients are listened for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// All addresses that clients are listened for.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The store behind the server.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.node.store
+    }
+
+    /// Stops in order: no acknowledged write is lost, and requests under way get their answers as
+    /// long as the drain timeout lasts.
+    pub async fn shutdown(mut self) {
+        self.acceptors.shutdown().await;
+        self.phase.send_replace(Phase::Draining);
+        let limit = self.node.limits.connections_max;
+        let all = u32::try_from(limit).unwrap_or(u32::MAX);
+        // Every connection holds a permit, so getting them all means that the last one is closed.
+        if timeout(self.drain_timeout, self.permits.acquire_many(all)).await.is_err() {
+            let open = limit - self.permits.available_permits();
+            tracing::warn!(connections = open, "drain timeout: closing what is still open");
+        }
+        self.phase.send_replace(Phase::Closed);
+        self.node.store.shutdown().await;
+    }
+}
+
+async fn listen(addresses: &[SocketAddr]) -> Result<Vec<(SocketAddr, TcpListener)>, Error> {
+    let mut listeners = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        let failed = |source| Error::Listen { address: *address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        listeners.push((listener.local_addr().map_err(failed)?, listener));
+    }
+    match listeners.is_empty() {
+        true => Err(Error::Setting("no address to listen on".to_owned())),
+        false => Ok(listeners),
+    }
+}
+
+async fn open(config: &Config, addresses: &[SocketAddr]) -> Result<Store, Error> {
+    let limits = chronolith_store::Limits {
+        max_request_bytes: config.limits.request_bytes_max,
+        quota_backend_bytes: config.limits.quota_bytes,
+        ..chronolith_store::Limits::default()
+    };
+    let settings = StoreConfig {
+        engine: config.engine,
+        name: config.name.clone(),
+        client_urls: addresses.iter().map(|address| format!("http://{address}")).collect(),
+        checkpoint_every_entries: config.checkpoint_every_entries,
+        limits,
+        ..StoreConfig::new(&config.data_dir)
+    };
+    // Opening reads the checkpoint and the log, which takes as long as there is data.
+    let opened = tokio::task::spawn_blocking(move || Store::open(settings)).await;
+    match opened {
+        Ok(opened) => Ok(opened?),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+async fn accept(node: Arc<Node>, listener: TcpListener, permits: Arc<Semaphore>) {
+    loop {
+        if permits.available_permits() == 0 {
+            node.metrics.connections_waited.add(1);
+            tracing::warn!(limit = node.limits.connections_max, "connection limit reached: new ones wait");
+        }
+        let permit = Arc::clone(&permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                node.metrics.connections_accepted.add(1);
+                let node = Arc::clone(&node);
+                tokio::spawn(async move {
+                    connection::serve(node, socket).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+}
