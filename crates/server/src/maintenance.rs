@@ -16,6 +16,12 @@ pub(crate) async fn write_store_metrics(node: &Node, page: &mut Page) {
         "Current backend storage quota size in bytes.",
         node.limits.quota_bytes,
     );
+    page.gauge(
+        "etcd_debugging_mvcc_watcher_total",
+        "Total number of watchers.",
+        node.store.watch_hub().watchers(),
+    );
+    write_process(page);
     let Ok(status) = node.store.status(StatusRequest {}).await else { return };
     let id = status.header.as_ref().map_or(0, |header| header.member_id);
     page.head("etcd_server_id", "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.", "gauge");
@@ -62,7 +68,6 @@ pub(crate) async fn write_store_metrics(node: &Node, page: &mut Page) {
             header.revision,
         );
     }
-    write_process(page);
 }
 
 fn write_versions(page: &mut Page) {

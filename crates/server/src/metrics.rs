@@ -53,13 +53,6 @@ impl Gauge {
         Entered(self)
     }
 
-    pub(crate) fn add(&self, count: u64) -> u64 {
-        self.0.fetch_add(count, Relaxed)
-    }
-
-    pub(crate) fn sub(&self, count: u64) {
-        self.0.fetch_sub(count, Relaxed);
-    }
 }
 
 /// One counted in a [`Gauge`] for as long as this lives.
@@ -67,7 +60,7 @@ pub(crate) struct Entered<'a>(&'a Gauge);
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        self.0.sub(1);
+        self.0.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -100,8 +93,6 @@ pub(crate) struct Metrics {
     pub(crate) requests_refused: Counter,
     pub(crate) panics: Counter,
     pub(crate) watch_streams: Gauge,
-    pub(crate) watchers: Gauge,
-    pub(crate) slow_watchers: Gauge,
     pub(crate) watch_events: Counter,
 }
 
@@ -173,16 +164,6 @@ impl Metrics {
             "etcd_debugging_mvcc_watch_stream_total",
             "Total number of watch streams.",
             self.watch_streams.get(),
-        );
-        page.gauge(
-            "etcd_debugging_mvcc_watcher_total",
-            "Total number of watchers.",
-            self.watchers.get(),
-        );
-        page.gauge(
-            "etcd_debugging_mvcc_slow_watcher_total",
-            "Total number of unsynced slow watchers.",
-            self.slow_watchers.get(),
         );
         page.counter(
             "etcd_debugging_mvcc_events_total",

@@ -1,0 +1,127 @@
+//! A server in this process, and clients of it.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use chronolith_proto::etcdserverpb::{
+    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+};
+use chronolith_server::{Config, RunningServer, Server};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+/// Long enough for any answer on a busy machine; only a broken server reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long silence has to last to count as silence.
+pub const SILENCE: Duration = Duration::from_millis(150);
+
+pub struct Node {
+    pub server: RunningServer,
+    _directory: tempfile::TempDir,
+}
+
+impl Node {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::new(directory.path().join("data"));
+        change(&mut config);
+        let server = Server::start(config).await.unwrap();
+        Node { server, _directory: directory }
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(self.endpoint()).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn kv(&self) -> KvClient<Channel> {
+        KvClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub async fn watch(&self) -> WatchStream {
+        let mut client =
+            WatchClient::new(self.channel().await).max_decoding_message_size(usize::MAX);
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let answers = client.watch(UnboundedReceiverStream::new(receiver)).await.unwrap();
+        WatchStream { requests: Some(requests), answers: answers.into_inner() }
+    }
+
+    /// Status, headers and body of an HTTP/1.1 request.
+    pub async fn http(&self, method: &str, path: &str) -> (u16, String, String) {
+        let mut socket = TcpStream::connect(self.server.address()).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (code, head.to_lowercase(), body.to_owned())
+    }
+}
+
+pub struct WatchStream {
+    requests: Option<mpsc::UnboundedSender<WatchRequest>>,
+    pub answers: Streaming<WatchResponse>,
+}
+
+impl WatchStream {
+    pub fn ask(&self, request: RequestUnion) {
+        let request = WatchRequest { request_union: Some(request) };
+        self.requests.as_ref().unwrap().send(request).unwrap();
+    }
+
+    pub async fn create(&mut self, create: WatchCreateRequest) -> WatchResponse {
+        self.ask(RequestUnion::CreateRequest(create));
+        let answer = self.next().await;
+        assert!(answer.created, "{answer:?}");
+        answer
+    }
+
+    pub async fn next(&mut self) -> WatchResponse {
+        let answer = tokio::time::timeout(PATIENCE, self.answers.message()).await;
+        answer.expect("no answer").unwrap().expect("the stream ended")
+    }
+
+    pub async fn is_silent(&mut self) -> bool {
+        tokio::time::timeout(SILENCE, self.answers.message()).await.is_err()
+    }
+
+    pub fn half_close(&mut self) {
+        self.requests = None;
+    }
+}
+
+pub fn put(key: &str, value: &str) -> PutRequest {
+    PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..PutRequest::default()
+    }
+}
+
+pub fn get(key: &str) -> RangeRequest {
+    RangeRequest { key: key.to_owned().into(), ..RangeRequest::default() }
+}
+
+pub fn prefix(key: &str) -> WatchCreateRequest {
+    let mut end = key.as_bytes().to_vec();
+    *end.last_mut().unwrap() += 1;
+    WatchCreateRequest {
+        key: key.to_owned().into(),
+        range_end: end.into(),
+        ..WatchCreateRequest::default()
+    }
+}
