@@ -39,7 +39,12 @@ pub struct ServeArgs {
     #[arg(long, env = "CHRONOLITH_ENGINE")]
     pub engine: Option<EngineKind>,
     /// Addresses to listen on for clients, comma-separated [default: http://127.0.0.1:2379]
-    #[arg(long, visible_alias = "listen", value_name = "URLS", env = "CHRONOLITH_LISTEN_CLIENT_URLS")]
+    #[arg(
+        long,
+        visible_alias = "listen",
+        value_name = "URLS",
+        env = "CHRONOLITH_LISTEN_CLIENT_URLS"
+    )]
     pub listen_client_urls: Option<String>,
     /// The member's name, for people [default: default]
     #[arg(long, env = "CHRONOLITH_NAME")]
@@ -200,7 +205,8 @@ fn address(url: &str) -> Result<impl Iterator<Item = SocketAddr>, Error> {
 
 /// A duration as etcd writes it (`10m`, `1h30m`, `500ms`), or a bare number of seconds.
 fn duration(text: &str) -> Result<Duration, Error> {
-    let wrong = || Error::Setting(format!("{text:?} is no duration: write it like 10m, 30s or 500ms"));
+    let wrong =
+        || Error::Setting(format!("{text:?} is no duration: write it like 10m, 30s or 500ms"));
     if let Ok(seconds) = text.parse() {
         return Ok(Duration::from_secs(seconds));
     }
@@ -250,7 +256,11 @@ mod tests {
 
     #[test]
     fn a_flag_goes_before_etcds_variable_and_that_before_the_default() {
-        let etcd = [("ETCD_NAME", "theirs"), ("ETCD_DATA_DIR", "/theirs"), ("ETCD_MAX_REQUEST_BYTES", "7")];
+        let etcd = [
+            ("ETCD_NAME", "theirs"),
+            ("ETCD_DATA_DIR", "/theirs"),
+            ("ETCD_MAX_REQUEST_BYTES", "7"),
+        ];
         let flags = ServeArgs { name: Some("ours".into()), ..ServeArgs::default() };
         let config = resolve(flags, &etcd).unwrap();
         assert_eq!(config.name, "ours");

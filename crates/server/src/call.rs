@@ -76,9 +76,10 @@ impl<'a> Messages<'a> {
 
     /// The only message of a unary call; waits for the end of the request.
     pub(crate) async fn only<M: Message + Default>(mut self) -> Result<M, Status> {
-        let message = self.next::<M>().await?.ok_or_else(|| {
-            Status::new(Code::Internal, "grpc: the request holds no message")
-        })?;
+        let message = self
+            .next::<M>()
+            .await?
+            .ok_or_else(|| Status::new(Code::Internal, "grpc: the request holds no message"))?;
         while !self.body.is_end_stream() {
             match self.chunk().await? {
                 None => break,
@@ -152,11 +153,12 @@ impl<'a> Messages<'a> {
             self.pending = chunk;
             return;
         }
-        let mut joined = std::mem::take(&mut self.pending).try_into_mut().unwrap_or_else(|shared| {
-            let mut own = BytesMut::with_capacity(wanted.max(shared.len() + chunk.len()));
-            own.extend_from_slice(&shared);
-            own
-        });
+        let mut joined =
+            std::mem::take(&mut self.pending).try_into_mut().unwrap_or_else(|shared| {
+                let mut own = BytesMut::with_capacity(wanted.max(shared.len() + chunk.len()));
+                own.extend_from_slice(&shared);
+                own
+            });
         joined.extend_from_slice(&chunk);
         self.pending = joined.freeze();
     }

@@ -91,7 +91,8 @@ async fn http2(node: &Arc<Node>, socket: TcpStream) {
     let Ok(Ok(mut connection)) = timeout(FIRST_BYTE_TIMEOUT, handshake).await else { return };
     let mut calls = FuturesUnordered::new();
     let mut phases = node.phases();
-    let mut draining = pin!(async move { _ = phases.wait_for(|phase| *phase != Phase::Running).await });
+    let mut draining =
+        pin!(async move { _ = phases.wait_for(|phase| *phase != Phase::Running).await });
     let mut drains = false;
     poll_fn(|cx| {
         if !drains && draining.as_mut().poll(cx).is_ready() {

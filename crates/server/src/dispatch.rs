@@ -8,6 +8,7 @@
 use std::{future::Future, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use chronolith_proto::etcdserverpb::{DefragmentRequest, LeaseLeasesRequest, StatusRequest};
 use chronolith_store::StoreError;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, header::CONTENT_TYPE};
@@ -92,12 +93,14 @@ async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Byt
         Method::Compact => unary(messages, |request| store.compact(request)).await,
         Method::LeaseGrant => unary(messages, |request| store.lease_grant(request)).await,
         Method::LeaseRevoke => unary(messages, |request| store.lease_revoke(request)).await,
-        Method::LeaseTimeToLive => unary(messages, |request| store.lease_time_to_live(request)).await,
-        Method::LeaseLeases => unary(messages, |request| store.lease_leases(request)).await,
+        Method::LeaseTimeToLive => {
+            unary(messages, |request| store.lease_time_to_live(request)).await
+        }
+        Method::LeaseLeases => unary(messages, |_: LeaseLeasesRequest| store.lease_leases()).await,
         Method::MemberList => unary(messages, |request| store.member_list(request)).await,
         Method::Alarm => unary(messages, |request| store.alarm(request)).await,
-        Method::MaintenanceStatus => unary(messages, |request| store.status(request)).await,
-        Method::HashKv => unary(messages, |request| store.hash_kv(request)).await,
+        Method::MaintenanceStatus => unary(messages, |_: StatusRequest| store.status()).await,
+        Method::Defragment => unary(messages, |_: DefragmentRequest| store.defragment()).await,
         Method::HealthCheck => health::check(node, messages).await,
         _ => Err(unimplemented(method)),
     }
@@ -120,7 +123,9 @@ async fn stream(
 
 /// Clients that must not be served by a cut-off member say so in each request.
 fn require_leader(node: &Node, headers: &HeaderMap) -> Result<(), Status> {
-    match headers.contains_key("hasleader") && !node.store.has_leader() {
+    match headers.contains_key("hasleader")
+        && matches!(node.store.health(), Err(StoreError::NoLeader))
+    {
         true => Err(StoreError::NoLeader.into()),
         false => Ok(()),
     }
@@ -131,10 +136,7 @@ fn unimplemented(method: Method) -> Status {
     Status::new(Code::Unimplemented, format!("method {} not implemented", method.name()))
 }
 
-async fn unary<Q, A, F>(
-    messages: Messages<'_>,
-    serve: impl FnOnce(Q) -> F,
-) -> Result<Bytes, Status>
+async fn unary<Q, A, F>(messages: Messages<'_>, serve: impl FnOnce(Q) -> F) -> Result<Bytes, Status>
 where
     Q: Message + Default,
     A: Message,

@@ -31,7 +31,7 @@ pub(crate) async fn check(node: &Node, messages: Messages<'_>) -> Result<Bytes, 
     if !request.service.is_empty() {
         return Err(Status::new(Code::NotFound, "unknown service"));
     }
-    let serves = !node.is_stopping() && node.store.poisoned().is_none();
+    let serves = !node.is_stopping() && node.store.health().is_ok();
     let status = if serves { SERVING } else { NOT_SERVING };
     Ok(frame(&HealthCheckResponse { status }))
 }

@@ -1,12 +1,8 @@
 //! What the store says about itself, as etcd's metrics name it.
 
-use chronolith_proto::etcdserverpb::StatusRequest;
+use chronolith_store::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
-use crate::{
-    metrics::Page,
-    node::Node,
-    probe::{ETCD_CLUSTER_VERSION, ETCD_VERSION},
-};
+use crate::{metrics::Page, node::Node};
 
 /// Writes the figures that come from the store. While it cannot answer, they are absent.
 pub(crate) async fn write_store_metrics(node: &Node, page: &mut Page) {
@@ -22,9 +18,13 @@ pub(crate) async fn write_store_metrics(node: &Node, page: &mut Page) {
         node.store.watch_hub().watchers(),
     );
     write_process(page);
-    let Ok(status) = node.store.status(StatusRequest {}).await else { return };
+    let Ok(status) = node.store.status().await else { return };
     let id = status.header.as_ref().map_or(0, |header| header.member_id);
-    page.head("etcd_server_id", "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.", "gauge");
+    page.head(
+        "etcd_server_id",
+        "Server or member ID in hexadecimal format. 1 for 'server_id' label with current ID.",
+        "gauge",
+    );
     page.sample("etcd_server_id", &format!("server_id=\"{id:x}\""), 1);
     page.gauge(
         "etcd_server_has_leader",
@@ -95,10 +95,6 @@ fn write_process(page: &mut Page) {
         .find_map(|line| line.strip_prefix("VmRSS:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
     if let Some(kib) = resident_kib {
-        page.gauge(
-            "process_resident_memory_bytes",
-            "Resident memory size in bytes.",
-            kib * 1024,
-        );
+        page.gauge("process_resident_memory_bytes", "Resident memory size in bytes.", kib * 1024);
     }
 }

@@ -52,7 +52,6 @@ impl Gauge {
         self.0.fetch_add(1, Relaxed);
         Entered(self)
     }
-
 }
 
 /// One counted in a [`Gauge`] for as long as this lives.
@@ -125,7 +124,11 @@ impl Metrics {
     }
 
     fn write_grpc(&self, page: &mut Page) {
-        page.head("grpc_server_started_total", "Total number of RPCs started on the server.", "counter");
+        page.head(
+            "grpc_server_started_total",
+            "Total number of RPCs started on the server.",
+            "counter",
+        );
         for method in Method::ALL {
             let value = self.started[*method as usize].load(Relaxed);
             page.sample("grpc_server_started_total", &labels(*method), value);
@@ -173,7 +176,11 @@ impl Metrics {
     }
 
     fn write_limits(&self, page: &mut Page) {
-        page.gauge("chronolith_server_connections", "Client connections open.", self.connections.get());
+        page.gauge(
+            "chronolith_server_connections",
+            "Client connections open.",
+            self.connections.get(),
+        );
         page.counter(
             "chronolith_server_connections_accepted_total",
             "Client connections accepted.",

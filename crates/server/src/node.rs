@@ -1,7 +1,5 @@
 //! What every connection shares: the store, the limits, the counters and the server's phase.
 
-use std::sync::Arc;
-
 use chronolith_store::Store;
 use tokio::sync::watch;
 
@@ -23,7 +21,7 @@ pub(crate) enum Phase {
 }
 
 pub(crate) struct Node {
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Store,
     pub(crate) limits: Limits,
     pub(crate) watch_progress_interval: std::time::Duration,
     pub(crate) metrics: Metrics,
@@ -32,7 +30,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(store: Arc<Store>, config: &Config, phase: watch::Receiver<Phase>) -> Self {
+    pub(crate) fn new(store: Store, config: &Config, phase: watch::Receiver<Phase>) -> Self {
         Node {
             store,
             limits: config.limits.clone(),

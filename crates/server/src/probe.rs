@@ -7,6 +7,7 @@ use bytes::Bytes;
 use chronolith_proto::etcdserverpb::{
     AlarmRequest, AlarmType, RangeRequest, alarm_request::AlarmAction,
 };
+use chronolith_store::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use http::{
     HeaderValue, Method, Response, StatusCode, Uri,
     header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
@@ -17,11 +18,6 @@ use crate::{metrics::Page, node::Node};
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
-
-/// The version of etcd whose API this server speaks: clients choose features by it.
-pub(crate) const ETCD_VERSION: &str = "3.7.1";
-/// The version whose data model cluster and storage follow.
-pub(crate) const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
 /// Answers a request that is not gRPC.
 pub(crate) async fn answer(node: &Node, method: &Method, uri: &Uri) -> Response<Bytes> {
@@ -61,12 +57,8 @@ enum Check {
 }
 
 const LIVE: &[Check] = &[Check::SerializableRead];
-const READY: &[Check] = &[
-    Check::NonLearner,
-    Check::DataCorruption,
-    Check::SerializableRead,
-    Check::LinearizableRead,
-];
+const READY: &[Check] =
+    &[Check::NonLearner, Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead];
 
 impl Check {
     fn name(self) -> &'static str {

@@ -36,7 +36,7 @@ async fn run(config: Config) -> Result<(), Error> {
 }
 
 async fn stop(server: RunningServer, asked: &mut StopRequests) {
-    let store = std::sync::Arc::clone(server.store());
+    let store = server.store().clone();
     tokio::select! {
         () = server.shutdown() => {}
         why = asked.next() => {
@@ -89,7 +89,8 @@ impl Banner {
     }
 
     fn text(&self, addresses: &[SocketAddr]) -> String {
-        let listening: Vec<String> = addresses.iter().map(|address| format!("http://{address}")).collect();
+        let listening: Vec<String> =
+            addresses.iter().map(|address| format!("http://{address}")).collect();
         let endpoint = reachable(addresses[0]);
         format!(
             "\

@@ -88,7 +88,7 @@ impl Server {
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(address, _)| *address).collect();
         let store = open(&config, &addresses).await?;
         let (phase, phases) = watch::channel(Phase::Running);
-        let node = Arc::new(Node::new(Arc::new(store), &config, phases));
+        let node = Arc::new(Node::new(store, &config, phases));
         let permits = Arc::new(Semaphore::new(config.limits.connections_max));
         let mut acceptors = JoinSet::new();
         for (_, listener) in listeners {
@@ -114,7 +114,7 @@ impl RunningServer {
 
     /// The store behind the server.
     #[must_use]
-    pub fn store(&self) -> &Arc<Store> {
+    pub fn store(&self) -> &Store {
         &self.node.store
     }
 
@@ -151,6 +151,7 @@ async fn listen(addresses: &[SocketAddr]) -> Result<Vec<(SocketAddr, TcpListener
 async fn open(config: &Config, addresses: &[SocketAddr]) -> Result<Store, Error> {
     let limits = chronolith_store::Limits {
         max_request_bytes: config.limits.request_bytes_max,
+        max_requests_in_flight: config.limits.requests_in_flight_max,
         quota_backend_bytes: config.limits.quota_bytes,
         ..chronolith_store::Limits::default()
     };
@@ -174,7 +175,10 @@ async fn accept(node: Arc<Node>, listener: TcpListener, permits: Arc<Semaphore>)
     loop {
         if permits.available_permits() == 0 {
             node.metrics.connections_waited.add(1);
-            tracing::warn!(limit = node.limits.connections_max, "connection limit reached: new ones wait");
+            tracing::warn!(
+                limit = node.limits.connections_max,
+                "connection limit reached: new ones wait"
+            );
         }
         let permit = Arc::clone(&permits).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");

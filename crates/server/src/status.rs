@@ -156,11 +156,7 @@ fn percent_encode(text: &str) -> HeaderValue {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {
             out.push(byte);
         } else {
-            out.extend([
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
+            out.extend([b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
     HeaderValue::from_bytes(&out).expect("printable ASCII is a legal header value")

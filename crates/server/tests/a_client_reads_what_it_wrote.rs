@@ -55,10 +55,7 @@ async fn a_message_beyond_the_limit_is_refused_in_the_words_of_grpc() {
     let request = PutRequest { value: Bytes::from(vec![0; 2_187_264]), ..put("big", "") };
     let refused = kv.put(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert_eq!(
-        refused.message(),
-        "grpc: received message larger than max (2187274 vs. 2097152)"
-    );
+    assert_eq!(refused.message(), "grpc: received message larger than max (2187274 vs. 2097152)");
     kv.put(put("k", "the connection still works")).await.unwrap();
 }
 

@@ -4,9 +4,9 @@ mod common;
 
 use chronolith_proto::{
     etcdserverpb::{
-        CompactionRequest, RequestOp, TxnRequest, WatchCancelRequest,
-        WatchCreateRequest, WatchProgressRequest, request_op::Request,
-        watch_create_request::FilterType, watch_request::RequestUnion,
+        CompactionRequest, RequestOp, TxnRequest, WatchCancelRequest, WatchCreateRequest,
+        WatchProgressRequest, request_op::Request, watch_create_request::FilterType,
+        watch_request::RequestUnion,
     },
     mvccpb::event::EventType,
 };
@@ -24,10 +24,7 @@ async fn ids_are_chosen_as_etcd_chooses_them() {
     assert!(cancelled.canceled && cancelled.watch_id == 0, "{cancelled:?}");
     let twice = watch.create(WatchCreateRequest { watch_id: 1, ..prefix("w") }).await;
     assert!(twice.canceled && twice.watch_id == -1, "{twice:?}");
-    assert_eq!(
-        twice.cancel_reason,
-        "mvcc: duplicate watch ID provided on the WatchStream"
-    );
+    assert_eq!(twice.cancel_reason, "mvcc: duplicate watch ID provided on the WatchStream");
     let chosen = WatchCreateRequest { watch_id: 50, ..prefix("w") };
     assert_eq!(watch.create(chosen).await.watch_id, 50);
     assert_eq!(watch.create(prefix("w")).await.watch_id, 2);
@@ -51,10 +48,7 @@ async fn a_range_that_holds_no_key_is_refused() {
     assert_eq!((refused.watch_id, refused.canceled), (-1, true));
     assert_eq!(refused.cancel_reason, "mvcc: watcher range is empty");
     let refused = watch.create(WatchCreateRequest { start_revision: -1, ..prefix("b") }).await;
-    assert_eq!(
-        refused.cancel_reason,
-        "etcdserver: mvcc: required revision has been compacted"
-    );
+    assert_eq!(refused.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
 }
 
 #[tokio::test]
@@ -87,8 +81,7 @@ async fn history_comes_first_then_what_happens_now() {
 async fn filters_hide_puts_or_deletes() {
     let node = Node::start().await;
     let mut watch = node.watch().await;
-    let no_puts =
-        WatchCreateRequest { filters: vec![FilterType::Noput.into()], ..prefix("w") };
+    let no_puts = WatchCreateRequest { filters: vec![FilterType::Noput.into()], ..prefix("w") };
     watch.create(no_puts).await;
     let mut kv = node.kv().await;
     kv.put(put("w", "1")).await.unwrap();
@@ -155,9 +148,7 @@ async fn a_large_transaction_is_fragmented_for_who_asked_for_it() {
     };
     let mut fragments = node.watch().await;
     let mut whole = node.watch().await;
-    fragments
-        .create(WatchCreateRequest { fragment: true, prev_kv: true, ..prefix("w") })
-        .await;
+    fragments.create(WatchCreateRequest { fragment: true, prev_kv: true, ..prefix("w") }).await;
     whole.create(WatchCreateRequest { prev_kv: true, ..prefix("w") }).await;
     kv.delete_range(delete).await.unwrap();
     assert_eq!(whole.next().await.events.len(), 12);

@@ -36,7 +36,7 @@ mod shared;
 mod store;
 mod upkeep;
 
-pub use chronolith_mvcc::watch;
+pub use chronolith_mvcc::{Error as VersionError, watch};
 pub use command::Actor;
 pub use config::{
     CHECKPOINT_EVERY_ENTRIES, EngineKind, Limits, MAX_REQUEST_BYTES, MAX_REQUESTS_IN_FLIGHT,

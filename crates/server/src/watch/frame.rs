@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 use chronolith_proto::etcdserverpb::{ResponseHeader, WatchResponse};
-use chronolith_store::EventBatch;
+use chronolith_store::watch::EventBatch;
 use prost::{
     Message,
     encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len},
@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_head_written_by_hand_reads_as_the_message() {
-        let header = ResponseHeader { cluster_id: 1, member_id: u64::MAX, revision: 9, raft_term: 2 };
+        let header =
+            ResponseHeader { cluster_id: 1, member_id: u64::MAX, revision: 9, raft_term: 2 };
         for (watch_id, fragment) in [(0, false), (7, true), (-1, false), (i64::MAX, true)] {
             let mut out = BytesMut::new();
             push_head(&mut out, &header, watch_id, fragment, 0);

@@ -28,7 +28,10 @@ use bytes::BytesMut;
 use chronolith_proto::etcdserverpb::{
     ResponseHeader, WatchCreateRequest, WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
-use chronolith_store::{CatchUpLimits, EventBatch, WatchError, WatchHub, WatchSpec, WatcherId};
+use chronolith_store::{
+    VersionError,
+    watch::{CatchUpLimits, EventBatch, WatchHub, WatchSpec, WatcherId},
+};
 use rustc_hash::FxHashMap;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -238,21 +241,21 @@ impl<'a> Stream<'a> {
                     self.lagging.push_back(watcher);
                 }
             }
-            Err(WatchError::WatcherNotFound) => {}
+            Err(VersionError::WatcherNotFound) => {}
             Err(error) => self.give_up(watcher, &error),
         }
         self.answer_progress(reply).await
     }
 
     /// Cancels a watcher that cannot be served any longer.
-    fn give_up(&mut self, watcher: WatcherId, error: &WatchError) {
+    fn give_up(&mut self, watcher: WatcherId, error: &VersionError) {
         let Some(watch) = self.watches.remove(&watcher) else { return };
         self.watchers.remove(&watch.id);
         self.hub().cancel(watcher);
         let mut response = WatchResponse { watch_id: watch.id, canceled: true, ..self.response() };
         match error {
             // As etcd tells it: no reason, no revision, only where one may start again.
-            WatchError::WatchCompacted { compact_revision } => {
+            VersionError::WatchCompacted { compact_revision } => {
                 response.compact_revision = *compact_revision;
                 response.header = Some(ResponseHeader { revision: 0, ..self.header() });
             }

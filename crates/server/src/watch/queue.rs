@@ -3,14 +3,9 @@
 //! Offering is a lock, a push and at most one wake-up: the writer must not wait. Batches are shared
 //! between watchers, so a batch counts once however many watchers of the stream are offered it.
 
-use std::{
-    future::poll_fn,
-    mem,
-    sync::Arc,
-    task::Poll,
-};
+use std::{future::poll_fn, mem, sync::Arc, task::Poll};
 
-use chronolith_store::{EventBatch, WatchSink, WatcherId};
+use chronolith_store::watch::{EventBatch, WatchSink, WatcherId};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 

@@ -1,10 +1,15 @@
 //! A server in this process, and clients of it.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its part, and a failure is a test that fails"
+)]
 
 use chronolith_proto::etcdserverpb::{
-    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse,
-    kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+    PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, kv_client::KvClient,
+    watch_client::WatchClient, watch_request::RequestUnion,
 };
 use chronolith_server::{Config, RunningServer, Server};
 use std::time::Duration;
