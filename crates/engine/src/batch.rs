@@ -1,7 +1,31 @@
 //! A list of changes that happen together.
 
-use crate::ColumnId;
+use crate::{ColumnId, Error, Result};
 use bytes::Bytes;
+
+/// Longest key: keys are compared, cached and indexed whole. etcd's requests are far smaller.
+pub const MAX_KEY_BYTES: usize = 8 << 20;
+/// Longest value: a quarter of what RocksDB's format could hold, so that a record with its key and
+/// framing never exceeds 32 bits.
+pub const MAX_VALUE_BYTES: usize = 1 << 30;
+
+/// Refuses a key or value beyond its limit.
+pub(crate) fn check_size(operation: &Operation) -> Result<()> {
+    let (keys, value): ([&Bytes; 2], usize) = match operation {
+        Operation::Put(_, key, value) => ([key, key], value.len()),
+        Operation::Delete(_, key) => ([key, key], 0),
+        Operation::DeleteRange(_, start, end) => ([start, end], 0),
+    };
+    limited("a key", keys[0].len().max(keys[1].len()), MAX_KEY_BYTES)?;
+    limited("a value", value, MAX_VALUE_BYTES)
+}
+
+fn limited(what: &'static str, size_bytes: usize, limit_bytes: usize) -> Result<()> {
+    match size_bytes <= limit_bytes {
+        true => Ok(()),
+        false => Err(Error::TooLarge { what, size_bytes, limit_bytes }),
+    }
+}
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]

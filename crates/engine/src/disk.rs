@@ -36,7 +36,45 @@ pub(crate) fn create_dir_whole(dir: &Path, fill: impl FnOnce(&Path) -> Result<()
     sync_dir(parent(dir))
 }
 
-fn remove_dir(dir: &Path) -> Result<()> {
+/// Makes the bytes of `file` durable.
+pub(crate) fn sync_file(file: &Path) -> Result<()> {
+    File::open(file).and_then(|open| open.sync_all()).map_err(|source| io(file, source))
+}
+
+/// What lies in `dir`; nothing where it does not exist.
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let list = || fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect();
+    let entries: io::Result<Vec<PathBuf>> = list();
+    match entries {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.map_err(|source| io(dir, source)),
+    }
+}
+
+/// Number and bytes of the files in `dir` and below. A file that vanishes meanwhile is not counted.
+pub(crate) fn usage(dir: &Path) -> Result<(u64, u64)> {
+    let mut sum = (0, 0);
+    for path in entries(dir)? {
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                let (files, size) = usage(&path)?;
+                sum = (sum.0 + files, sum.1 + size);
+            }
+            Ok(found) => sum = (sum.0 + 1, sum.1 + found.len()),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(io(&path, source)),
+        }
+    }
+    Ok(sum)
+}
+
+/// Bytes of the files in `dir` and below.
+pub(crate) fn size(dir: &Path) -> Result<u64> {
+    usage(dir).map(|(_, size)| size)
+}
+
+/// Removes `dir` and what is in it; nothing happens where there is none.
+pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(io(dir, source)),
         _ => Ok(()),

@@ -1,6 +1,6 @@
 //! The seam: what every backend does, and what every caller may rely on.
 
-use crate::{Result, WriteBatch};
+use crate::{Error, Result, Stats, WriteBatch};
 use bytes::Bytes;
 use std::{ops::Bound, path::Path, sync::Arc};
 
@@ -102,6 +102,22 @@ fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     Some(end.into())
 }
 
+/// Gives each record to `each`, as long as keys ascend.
+pub(crate) fn ascending(
+    records: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    mut each: impl FnMut(Bytes, Bytes) -> Result<()>,
+) -> Result<()> {
+    let mut previous: Option<Bytes> = None;
+    for (position, (key, value)) in (0..).zip(records) {
+        if previous.is_some_and(|previous| previous >= key) {
+            return Err(Error::NotAscending { position });
+        }
+        previous = Some(key.clone());
+        each(key, value)?;
+    }
+    Ok(())
+}
+
 /// Ordered bytes in columns.
 ///
 /// A write is atomic over all its columns. One writer at a time is served; readers never wait for
@@ -140,6 +156,21 @@ pub trait Engine: Send + Sync + 'static {
     fn size_bytes(&self) -> Result<Option<u64>> {
         Ok(None)
     }
+
+    /// Rewrites the files of `range` without what was deleted or overwritten, and waits for it. A
+    /// backend without files has nothing to do.
+    fn compact_range(&self, column: ColumnId, range: KeyRange) -> Result<()>;
+
+    /// Adds `records`, whose keys ascend, as one atomic and durable change; gives their number. On
+    /// disk they become files of the bottom level directly, without log and memtable.
+    fn ingest(
+        &self,
+        column: ColumnId,
+        records: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    ) -> Result<u64>;
+
+    /// What the engine did since it was opened, and what it holds.
+    fn stats(&self) -> Result<Stats>;
 
     /// Makes everything written so far durable, `NoWal` writes too where the backend can
     /// (RocksDB: flushes memtables; memory: nothing beyond its log, use `checkpoint`).

@@ -45,6 +45,22 @@ pub enum Error {
         /// The refusal.
         source: std::io::Error,
     },
+    /// A key, a value or a batch beyond its limit: the caller must split it.
+    #[error("{what} has {size_bytes} bytes, the limit is {limit_bytes}: split it")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// Its size.
+        size_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// Records to ingest were not in ascending order of their keys, each key once: sort them.
+    #[error("record {position} to ingest is not above its predecessor: sort the records")]
+    NotAscending {
+        /// The first record out of order, counted from 0.
+        position: u64,
+    },
     /// The backend refused.
     #[error("storage backend: {0}")]
     Backend(String),

@@ -12,17 +12,23 @@
 //! This crate must never know what keys mean: no revisions, no Raft, no async runtime.
 
 mod batch;
+mod bulk;
+mod checkpoints;
 mod disk;
 mod engine;
 mod error;
 mod gate;
 mod memory;
+mod meter;
 mod overlay;
 mod profile;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+mod stats;
 
-pub use batch::{Operation, WriteBatch};
+pub use batch::{MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, WriteBatch};
+pub use bulk::{BulkLoader, Progress};
+pub use checkpoints::{Checkpoints, copy_checkpoint};
 pub use engine::{ColumnId, Cursor, Durability, Engine, KeyRange, Snapshot};
 pub use error::{Error, Result};
 pub use memory::MemoryEngine;
@@ -30,3 +36,4 @@ pub use overlay::Overlay;
 pub use profile::{Compression, Profile, StatisticsLevel};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksEngine;
+pub use stats::{CacheStats, CompactionStats, Latency, MemoryParts, Rates, Stats};

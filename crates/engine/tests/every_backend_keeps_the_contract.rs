@@ -4,7 +4,10 @@
 mod backend;
 
 use backend::{Backend, get, keys, keys_back, put, text};
-use chronolith_engine::{ColumnId, Durability, Engine, Error, KeyRange, Overlay, WriteBatch};
+use chronolith_engine::{
+    BulkLoader, Checkpoints, ColumnId, Durability, Engine, Error, KeyRange, MAX_KEY_BYTES, Overlay,
+    WriteBatch, copy_checkpoint,
+};
 use std::{
     ops::Bound,
     sync::{
@@ -36,6 +39,13 @@ for_every_backend!(
     a_transaction_merges_cursors_both_ways,
     a_rolled_back_transaction_leaves_nothing,
     a_transaction_keeps_its_view,
+    sorted_records_are_ingested_whole_or_not_at_all,
+    a_bulk_load_leaves_every_record,
+    compacting_a_range_changes_nothing_that_is_read,
+    statistics_are_the_counts_that_happened,
+    metrics_are_well_formed,
+    the_newest_checkpoints_are_kept_and_copied,
+    keys_beyond_their_limit_are_refused,
 );
 
 struct Fixture {
@@ -381,4 +391,146 @@ fn a_transaction_keeps_its_view(backend: &Backend) {
     put(&*engine, column, &[("b", "later")]);
     assert_eq!(overlay.get(column, b"b").unwrap().as_deref(), Some(&b"1"[..]));
     assert_eq!(overlay.base().get(column, b"b").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+fn numbered(records: u32) -> impl Iterator<Item = (bytes::Bytes, bytes::Bytes)> {
+    (0..records).map(|number| (format!("{number:08}").into(), format!("value {number}").into()))
+}
+
+fn sorted_records_are_ingested_whole_or_not_at_all(backend: &Backend) {
+    let Fixture { engine, column, dir: _dir } = filled(backend);
+    assert_eq!(engine.ingest(column, &mut numbered(5_000)).unwrap(), 5_000);
+    assert_eq!(engine.ingest(column, &mut numbered(0)).unwrap(), 0);
+    let snapshot = engine.snapshot().unwrap();
+    assert_eq!(keys(&*snapshot, column, KeyRange::all()).len(), 5_004);
+    assert_eq!(get(&*engine, column, "00000777").as_deref(), Some("value 777"));
+
+    let mut wrong =
+        [("x1", ""), ("x3", ""), ("x2", "")].map(|(k, v)| (k.into(), v.into())).into_iter();
+    let error = engine.ingest(column, &mut wrong).unwrap_err();
+    assert!(matches!(error, Error::NotAscending { position: 2 }), "{error}");
+    let mut twice = [("x1", ""), ("x1", "")].map(|(k, v)| (k.into(), v.into())).into_iter();
+    assert!(matches!(engine.ingest(column, &mut twice), Err(Error::NotAscending { position: 1 })));
+    assert_eq!(get(&*engine, column, "x1"), None);
+}
+
+fn a_bulk_load_leaves_every_record(backend: &Backend) {
+    const RECORDS: u32 = 20_000;
+    let Fixture { engine, column, dir: _dir } = fixture(backend);
+    let mut seen = Vec::new();
+    let mut loader = BulkLoader::new(&*engine, Durability::Sync)
+        .on_progress(|progress| seen.push((progress.records, progress.chunks)));
+    for (key, value) in numbered(RECORDS) {
+        loader.put(column, key, value).unwrap();
+    }
+    let report = loader.finish().unwrap();
+    assert_eq!(report.records, u64::from(RECORDS));
+    assert_eq!(seen.last(), Some(&(report.records, report.chunks)));
+    assert!(report.best_records_per_s > 0.0 && report.relative_deviation().is_some());
+    let snapshot = engine.snapshot().unwrap();
+    assert_eq!(keys(&*snapshot, column, KeyRange::all()).len(), RECORDS as usize);
+}
+
+fn compacting_a_range_changes_nothing_that_is_read(backend: &Backend) {
+    let Fixture { engine, column, dir: _dir } = filled(backend);
+    engine.flush().unwrap();
+    let mut batch = WriteBatch::new();
+    batch.delete(column, "d");
+    engine.write(batch, Durability::Buffered).unwrap();
+    engine.flush().unwrap();
+    engine.compact_range(column, KeyRange::half_open("a".into(), "f".into())).unwrap();
+    engine.compact_range(column, KeyRange::all()).unwrap();
+    assert_eq!(keys(&*engine.snapshot().unwrap(), column, KeyRange::all()), ["b", "f", "h"]);
+    assert!(engine.compact_range(ColumnId(99), KeyRange::all()).is_err());
+}
+
+fn statistics_are_the_counts_that_happened(backend: &Backend) {
+    let Fixture { engine, column, dir: _dir } = fixture(backend);
+    let before = engine.stats().unwrap();
+    for _ in 0..3 {
+        put(&*engine, column, &[("a", "12345"), ("b", "12345")]);
+    }
+    for key in ["a", "b", "absent"] {
+        get(&*engine, column, key);
+    }
+    engine.multi_get(column, &[b"a", b"absent"]).unwrap();
+    let snapshot = engine.snapshot().unwrap();
+    snapshot.get(column, b"a").unwrap();
+    assert_eq!(keys(&*snapshot, column, KeyRange::all()), ["a", "b"]);
+
+    let stats = engine.stats().unwrap();
+    assert_eq!((stats.batches, stats.records_written, stats.bytes_written), (3, 6, 36));
+    assert_eq!((stats.gets, stats.gets_found, stats.bytes_read), (6, 4, 20));
+    assert_eq!((stats.seeks, stats.steps), (1, 2));
+    assert_eq!(stats.write_latency.count(), 3);
+    assert!(stats.write_latency.quantile(0.99) >= stats.write_latency.quantile(0.5));
+    let rates = stats.since(&before);
+    let expected = 3.0 / rates.interval.as_secs_f64();
+    assert!((rates.batches_per_s / expected - 1.0).abs() < 1e-6, "{rates:?}");
+    assert_eq!(rates.write_latency.count(), 3);
+    assert_eq!(engine.stats().unwrap().since(&stats).records_per_s, 0.0);
+    let table = stats.to_string();
+    assert!(table.contains("batches") && table.contains("p99.9"), "{table}");
+}
+
+/// Each sample belongs to the family announced before it; the text ends with its mark.
+fn metrics_are_well_formed(backend: &Backend) {
+    let Fixture { engine, column, dir: _dir } = filled(backend);
+    (0..100).for_each(|_| drop(get(&*engine, column, "b")));
+    let text = engine.stats().unwrap().open_metrics();
+    let mut family = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            family = rest.split(' ').next().unwrap();
+        } else if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with(family) && !family.is_empty(), "{line}");
+            assert!(value.parse::<f64>().unwrap().is_finite(), "{line}");
+        }
+    }
+    assert!(text.ends_with("# EOF\n"));
+    let name = engine.name();
+    let batches = format!("chronolith_engine_batches_total{{backend=\"{name}\"}} 1\n");
+    assert!(text.contains(&batches), "{text}");
+}
+
+fn the_newest_checkpoints_are_kept_and_copied(backend: &Backend) {
+    let Fixture { engine, column, dir } = filled(backend);
+    let root = dir.path().join("checkpoints");
+    let checkpoints = Checkpoints::new(&root, 2);
+    assert_eq!(checkpoints.newest().unwrap(), None);
+    std::fs::create_dir_all(root.join("checkpoint-00000000000000000009.partial")).unwrap();
+    for number in 0..4 {
+        put(&*engine, column, &[("number", &number.to_string())]);
+        checkpoints.take(&*engine).unwrap();
+    }
+    let names: Vec<_> =
+        checkpoints.list().unwrap().iter().map(|dir| dir.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names, ["checkpoint-00000000000000000003", "checkpoint-00000000000000000004"]);
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 2, "nothing else is left");
+
+    let newest = checkpoints.newest().unwrap().unwrap();
+    let copy = dir.path().join("copy");
+    copy_checkpoint(&newest, &copy).unwrap();
+    let changed = (backend.restore)(&copy).unwrap();
+    assert_eq!(get(&*changed, column, "number").as_deref(), Some("3"));
+    put(&*changed, column, &[("number", "changed")]);
+    changed.flush().unwrap();
+    changed.compact_range(column, KeyRange::all()).unwrap();
+    changed.close().unwrap();
+    let again = dir.path().join("again");
+    copy_checkpoint(&newest, &again).unwrap();
+    let unchanged = (backend.restore)(&again).unwrap();
+    assert_eq!(get(&*unchanged, column, "number").as_deref(), Some("3"));
+}
+
+fn keys_beyond_their_limit_are_refused(backend: &Backend) {
+    let Fixture { engine, column, dir: _dir } = fixture(backend);
+    let mut batch = WriteBatch::new();
+    batch.put(column, "small", "");
+    batch.put(column, vec![7; MAX_KEY_BYTES + 1], "");
+    let error = engine.write(batch, Durability::Buffered).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    assert_eq!(get(&*engine, column, "small"), None);
+    put(&*engine, column, &[("still", "open")]);
 }

@@ -194,7 +194,7 @@ impl Reader {
         while !body.is_empty() {
             let (key, value) = (self.length(&mut body)?, self.length(&mut body)?);
             let (key, value) = (self.bytes(&mut body, key)?, self.bytes(&mut body, value)?);
-            self.view.load(column, Record::new(key, value));
+            self.view.put(column, Record::new(key, value));
             self.records += 1;
         }
         Ok(())

@@ -4,7 +4,10 @@
 //! other only when the direction turns. It holds no lock: its view never changes.
 
 use super::record::Record;
-use crate::{Cursor, KeyRange, Result};
+use crate::{
+    Cursor, KeyRange, Result,
+    meter::{Meter, Walked},
+};
 use bytes::Bytes;
 use imbl::{OrdSet, ordset};
 use std::ops::Bound;
@@ -22,11 +25,12 @@ pub(crate) struct MemoryCursor<'a> {
     range: KeyRange,
     way: Way<'a>,
     here: Option<&'a Record>,
+    walked: Walked<'a>,
 }
 
 impl<'a> MemoryCursor<'a> {
-    pub(crate) fn new(records: &'a OrdSet<Record>, range: KeyRange) -> Self {
-        Self { records, range, way: Way::Nowhere, here: None }
+    pub(crate) fn new(records: &'a OrdSet<Record>, range: KeyRange, meter: &'a Meter) -> Self {
+        Self { records, range, way: Way::Nowhere, here: None, walked: Walked::new(meter) }
     }
 
     fn forward(&mut self, start: Bound<&[u8]>) {
@@ -58,12 +62,14 @@ fn bound(bound: &Bound<Bytes>) -> Bound<&[u8]> {
 
 impl Cursor for MemoryCursor<'_> {
     fn seek_to_first(&mut self) -> Result<()> {
+        self.walked.seeks += 1;
         let start = self.range.start.clone();
         self.forward(bound(&start));
         Ok(())
     }
 
     fn seek_to_last(&mut self) -> Result<()> {
+        self.walked.seeks += 1;
         let end = self.range.end.clone();
         self.backward(bound(&end));
         Ok(())
@@ -73,6 +79,7 @@ impl Cursor for MemoryCursor<'_> {
         if self.range.starts_after(key) {
             return self.seek_to_first();
         }
+        self.walked.seeks += 1;
         self.forward(Bound::Included(key));
         Ok(())
     }
@@ -81,12 +88,14 @@ impl Cursor for MemoryCursor<'_> {
         if self.range.ends_before(key) {
             return self.seek_to_last();
         }
+        self.walked.seeks += 1;
         self.backward(Bound::Included(key));
         Ok(())
     }
 
     fn next(&mut self) -> Result<()> {
         let Some(here) = self.here else { return Ok(()) };
+        self.walked.steps += 1;
         match &mut self.way {
             Way::Forward(walk) => self.here = walk.next(),
             _ => self.forward(Bound::Excluded(here.key())),
@@ -96,6 +105,7 @@ impl Cursor for MemoryCursor<'_> {
 
     fn prev(&mut self) -> Result<()> {
         let Some(here) = self.here else { return Ok(()) };
+        self.walked.steps += 1;
         match &mut self.way {
             Way::Backward(walk) => self.here = walk.next_back(),
             _ => self.backward(Bound::Excluded(here.key())),

@@ -1,7 +1,7 @@
 //! The whole keyspace in RAM.
 //!
 //! ```text
-//! get, snapshot ──read lock, nanoseconds──▶ Arc<View> ◀──write lock, one batch── write
+//! get, snapshot ──read lock, nanoseconds──▶ Arc<View> ◀──write lock, one batch── write ──▶ log, if open(dir)
 //!                                             │ columns: persistent B+ trees (imbl)
 //! snapshot, cursor ── own Arc<View>, no lock ─┘
 //! ```
@@ -9,17 +9,31 @@
 //!   snapshot still shares (a path of three or four small nodes), and nothing when there is none.
 //! * A batch becomes visible as a whole: small ones are applied under the lock, large ones to a copy
 //!   that is then put in place, so that no reader waits for longer than a small batch.
-//! * Volatile: what lasts is a [checkpoint](crate::Engine::checkpoint) and the caller's log.
+//! * [`MemoryEngine::new`] is volatile: what lasts is a [checkpoint](crate::Engine::checkpoint) and the
+//!   caller's log. [`MemoryEngine::open`] keeps a log and checkpoints of its own: a batch is in the
+//!   log before it is applied; a synced one is visible to others shortly before it is durable.
 
 mod checkpoint;
 mod cursor;
+mod home;
+mod log;
 mod record;
 mod view;
 
-use crate::{ColumnId, Durability, Engine, Operation, Result, Snapshot, WriteBatch, gate::Gate};
+use crate::{
+    ColumnId, Durability, Engine, Error, KeyRange, MemoryParts, Operation, Result, Snapshot, Stats,
+    WriteBatch, disk, gate::Gate,
+};
 use bytes::Bytes;
+use home::{Home, Opened};
+use log::Log;
 use parking_lot::{Mutex, RwLock};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
 use view::View;
 
 /// Up to so many operations are applied while readers wait (about a tenth of a millisecond).
@@ -42,22 +56,57 @@ const IN_PLACE_OPERATIONS: usize = 256;
 pub struct MemoryEngine {
     view: RwLock<Arc<View>>,
     /// Held by the one writer: a large batch works on a copy, which no other writer may miss.
-    writer: Mutex<()>,
-    gate: Gate,
+    writer: Mutex<Writer>,
+    gate: Arc<Gate>,
+    home: Option<Arc<Home>>,
+}
+
+#[derive(Default)]
+struct Writer {
+    log: Option<Log>,
+    /// A checkpoint being written to replace an outgrown log.
+    checkpoint: Option<JoinHandle<()>>,
 }
 
 impl MemoryEngine {
-    /// An empty engine.
+    /// An empty, volatile engine.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An engine with the state that [`Engine::checkpoint`] wrote into `dir`. Every block's checksum
-    /// is verified; `dir` is only read, so it stays a checkpoint.
+    /// A volatile engine with the state that [`Engine::checkpoint`] wrote into `dir`. Every block's
+    /// checksum is verified; `dir` is only read, so it stays a checkpoint.
     pub fn restore(dir: impl AsRef<Path>) -> Result<Self> {
-        let view = checkpoint::read(dir.as_ref())?;
-        Ok(Self { view: RwLock::new(Arc::new(view)), ..Self::default() })
+        let engine = Self::default();
+        *engine.view.write() = Arc::new(checkpoint::read(dir.as_ref())?);
+        Ok(engine)
+    }
+
+    /// An engine that is durable by itself: its log and its checkpoints lie in `dir`.
+    ///
+    /// ```
+    /// use chronolith_engine::{Durability, Engine, MemoryEngine, WriteBatch};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("data");
+    /// let engine = MemoryEngine::open(&path)?;
+    /// let column = engine.column("c")?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.put(column, "key", "value");
+    /// engine.write(batch, Durability::Sync)?;
+    /// drop(engine);
+    /// let engine = MemoryEngine::open(&path)?;
+    /// assert_eq!(engine.get(column, b"key")?.as_deref(), Some(&b"value"[..]));
+    /// # Ok::<(), chronolith_engine::Error>(())
+    /// ```
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        let Opened { home, view, log } = Home::open(dir.as_ref())?;
+        Ok(Self {
+            view: RwLock::new(Arc::new(view)),
+            writer: Mutex::new(Writer { log: Some(log), checkpoint: None }),
+            gate: Arc::default(),
+            home: Some(Arc::new(home)),
+        })
     }
 
     fn view(&self) -> Result<Arc<View>> {
@@ -65,20 +114,71 @@ impl MemoryEngine {
         Ok(Arc::clone(&self.view.read()))
     }
 
-    fn apply(&self, operations: &[Operation]) -> Result<()> {
+    /// Appends to the log, if there is one; gives the position to sync to.
+    fn log(
+        &self,
+        writer: &mut Writer,
+        append: impl FnOnce(&mut Log) -> Result<u64>,
+    ) -> Result<u64> {
+        let (Some(log), Some(home)) = (&mut writer.log, &self.home) else { return Ok(0) };
+        let size = append(log).map_err(|error| self.failed(error))?;
+        Ok(home.appended(size))
+    }
+
+    /// A write that may have reached the disk in part is the last one.
+    fn failed(&self, error: Error) -> Error {
+        match error {
+            error @ Error::TooLarge { .. } => error,
+            error => self.gate.poison(error),
+        }
+    }
+
+    fn apply(&self, operations: &[Operation]) {
         if operations.len() <= IN_PLACE_OPERATIONS && !operations.iter().any(Operation::is_wide) {
             let mut view = self.view.write();
-            view.check(operations)?;
             Arc::make_mut(&mut view).apply(operations);
-            return Ok(());
+            return;
         }
-        let mut next = self.view()?;
-        next.check(operations)?;
+        let mut next = Arc::clone(&self.view.read());
         Arc::make_mut(&mut next).apply(operations);
         let previous = std::mem::replace(&mut *self.view.write(), next);
         // Freed here and not above: readers must not wait while nodes are dropped.
         drop(previous);
+    }
+
+    /// Begins the next log, and a checkpoint of now, when the log has outgrown the last one.
+    fn replace_outgrown_log(&self, writer: &mut Writer) -> Result<()> {
+        let (Some(log), Some(home)) = (&mut writer.log, &self.home) else { return Ok(()) };
+        let busy = writer.checkpoint.as_ref().is_some_and(|running| !running.is_finished());
+        if busy || !home.is_outgrown(log) {
+            return Ok(());
+        }
+        let number = home.next_log(log).map_err(|error| self.gate.poison(error))?;
+        let (home, gate, view) = (Arc::clone(home), Arc::clone(&self.gate), self.view()?);
+        writer.checkpoint = Some(thread::spawn(move || {
+            if let Err(error) = home.checkpoint(number, &view) {
+                // Writers hear of it by the gate.
+                let _ = gate.poison(error);
+            }
+        }));
         Ok(())
+    }
+
+    fn sync(&self, position: u64) -> Result<()> {
+        let Some(home) = &self.home else { return Ok(()) };
+        home.sync_to(position).map_err(|error| self.gate.poison(error))
+    }
+
+    /// Ends the log in good order.
+    fn stop(&self) -> Result<()> {
+        self.gate.close();
+        let mut writer = self.writer.lock();
+        if let Some(running) = writer.checkpoint.take() {
+            running
+                .join()
+                .map_err(|_| Error::Backend("the checkpoint's thread panicked".into()))?;
+        }
+        writer.log.take().map_or(Ok(()), |log| log.sync())
     }
 }
 
@@ -89,12 +189,13 @@ impl Engine for MemoryEngine {
 
     fn column(&self, name: &str) -> Result<ColumnId> {
         self.gate.check_read()?;
-        let _writer = self.writer.lock();
-        let mut view = self.view.write();
-        match view.column_named(name) {
-            Some(column) => Ok(column),
-            None => Ok(Arc::make_mut(&mut view).add_column(name)),
+        let mut writer = self.writer.lock();
+        if let Some(column) = self.view.read().column_named(name) {
+            return Ok(column);
         }
+        self.gate.check_write()?;
+        self.log(&mut writer, |log| log.append_column(name))?;
+        Ok(Arc::make_mut(&mut self.view.write()).add_column(name))
     }
 
     fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
@@ -102,28 +203,75 @@ impl Engine for MemoryEngine {
         self.view.read().value(column, key)
     }
 
-    fn multi_get(&self, column: ColumnId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        let view = self.view()?;
-        keys.iter().map(|key| view.value(column, key)).collect()
-    }
-
     fn first(&self, column: ColumnId, start: &[u8], end: &[u8]) -> Result<Option<(Bytes, Bytes)>> {
         self.gate.check_read()?;
         self.view.read().first_record(column, start, end)
+    }
+
+    fn multi_get(&self, column: ColumnId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        self.view()?.values(column, keys)
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
         Ok(self.view()?)
     }
 
-    fn write(&self, batch: WriteBatch, _durability: Durability) -> Result<()> {
-        self.gate.check_read()?;
-        let _writer = self.writer.lock();
-        self.apply(batch.operations())
+    fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
+        self.gate.check_write()?;
+        let begun = Instant::now();
+        let operations = batch.operations();
+        let mut writer = self.writer.lock();
+        self.view.read().check(operations)?;
+        let logged = !operations.is_empty() && durability != Durability::NoWal;
+        let position = match logged {
+            true => self.log(&mut writer, |log| log.append(operations))?,
+            false => self.home.as_ref().map_or(0, |home| home.log_bytes()),
+        };
+        self.apply(operations);
+        self.replace_outgrown_log(&mut writer)?;
+        drop(writer);
+        if durability == Durability::Sync {
+            self.sync(position)?;
+        }
+        self.view.read().meter().written(operations.len(), batch.size_bytes(), begun);
+        Ok(())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
         checkpoint::write(&*self.view()?, dir)
+    }
+
+    fn compact_range(&self, column: ColumnId, _range: KeyRange) -> Result<()> {
+        self.view()?.records(column).map(drop)
+    }
+
+    fn ingest(
+        &self,
+        column: ColumnId,
+        records: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    ) -> Result<u64> {
+        let mut batch = WriteBatch::new();
+        crate::engine::ascending(records, |key, value| {
+            batch.put(column, key, value);
+            Ok(())
+        })?;
+        let count = batch.len() as u64;
+        self.write(batch, Durability::Sync).map(|()| count)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let view = self.view()?;
+        let mut stats = Stats::of(self.name(), view.meter());
+        stats.estimated_keys =
+            Some(view.columns().iter().map(|column| column.records.len() as u64).sum());
+        stats.memory = MemoryParts { records: Some(view.size_bytes()), ..MemoryParts::default() };
+        stats.live_bytes = Some(view.size_bytes());
+        if let Some(home) = &self.home {
+            stats.log_bytes = Some(home.log_bytes());
+            let (files, size) = disk::usage(home.dir())?;
+            (stats.files, stats.disk_bytes) = (Some(files), Some(size));
+        }
+        Ok(stats)
     }
 
     fn size_bytes(&self) -> Result<Option<u64>> {
@@ -131,12 +279,19 @@ impl Engine for MemoryEngine {
     }
 
     fn flush(&self) -> Result<()> {
-        self.gate.check_read()
+        self.gate.check_write()?;
+        self.sync(self.home.as_ref().map_or(0, |home| home.log_bytes()))
     }
 
     fn close(&self) -> Result<()> {
-        self.gate.close();
-        Ok(())
+        self.stop()
+    }
+}
+
+impl Drop for MemoryEngine {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure; what was synced is durable without this.
+        let _ = self.stop();
     }
 }
 

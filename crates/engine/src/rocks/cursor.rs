@@ -4,9 +4,12 @@ use super::{
     error::translate,
     families::{Database, View},
 };
-use crate::{ColumnId, Cursor, KeyRange, Result};
+use crate::{
+    ColumnId, Cursor, KeyRange, Result,
+    meter::{Meter, Walked},
+};
 use rocksdb::{DBRawIteratorWithThreadMode, ReadOptions};
-use std::{ops::Bound, path::Path};
+use std::ops::Bound;
 
 const STANDS: &str = "the cursor stands on a record: check valid() after each move";
 
@@ -15,10 +18,17 @@ pub(super) struct RocksCursor<'a> {
     range: KeyRange,
     /// RocksDB does not expect bounds that cross.
     is_empty: bool,
+    view: &'a View,
+    walked: Walked<'a>,
 }
 
 impl<'a> RocksCursor<'a> {
-    pub(super) fn new(view: &'a View, column: ColumnId, range: KeyRange) -> Result<Self> {
+    pub(super) fn new(
+        view: &'a View,
+        column: ColumnId,
+        range: KeyRange,
+        meter: &'a Meter,
+    ) -> Result<Self> {
         let family = view.families().get(column)?;
         let mut options = ReadOptions::default();
         if let Some(lower) = lower_bound(&range) {
@@ -28,7 +38,8 @@ impl<'a> RocksCursor<'a> {
             options.set_iterate_upper_bound(upper);
         }
         let iterator = view.pinned().raw_iterator_cf_opt(family, options);
-        Ok(Self { iterator, is_empty: range.is_empty(), range })
+        let (is_empty, walked) = (range.is_empty(), Walked::new(meter));
+        Ok(Self { iterator, range, is_empty, view, walked })
     }
 
     /// An iterator that meets damage becomes invalid and says why only when asked.
@@ -36,7 +47,8 @@ impl<'a> RocksCursor<'a> {
         if self.iterator.valid() {
             return Ok(());
         }
-        self.iterator.status().map_err(|error| translate(Path::new("."), error))
+        let dir = self.view.families().database().path();
+        self.iterator.status().map_err(|error| translate(dir, error))
     }
 
     fn moved(
@@ -52,7 +64,7 @@ impl<'a> RocksCursor<'a> {
 }
 
 /// The first key inside the range.
-fn lower_bound(range: &KeyRange) -> Option<Vec<u8>> {
+pub(super) fn lower_bound(range: &KeyRange) -> Option<Vec<u8>> {
     match &range.start {
         Bound::Included(start) => Some(start.to_vec()),
         Bound::Excluded(start) => Some(successor(start)),
@@ -61,7 +73,7 @@ fn lower_bound(range: &KeyRange) -> Option<Vec<u8>> {
 }
 
 /// The first key behind the range.
-fn upper_bound(range: &KeyRange) -> Option<Vec<u8>> {
+pub(super) fn upper_bound(range: &KeyRange) -> Option<Vec<u8>> {
     match &range.end {
         Bound::Included(end) => Some(successor(end)),
         Bound::Excluded(end) => Some(end.to_vec()),
@@ -79,10 +91,12 @@ fn successor(key: &[u8]) -> Vec<u8> {
 
 impl Cursor for RocksCursor<'_> {
     fn seek_to_first(&mut self) -> Result<()> {
+        self.walked.seeks += 1;
         self.moved(|iterator| iterator.seek_to_first())
     }
 
     fn seek_to_last(&mut self) -> Result<()> {
+        self.walked.seeks += 1;
         self.moved(|iterator| iterator.seek_to_last())
     }
 
@@ -90,6 +104,7 @@ impl Cursor for RocksCursor<'_> {
         if self.range.starts_after(key) {
             return self.seek_to_first();
         }
+        self.walked.seeks += 1;
         self.moved(|iterator| iterator.seek(key))
     }
 
@@ -97,14 +112,17 @@ impl Cursor for RocksCursor<'_> {
         if self.range.ends_before(key) {
             return self.seek_to_last();
         }
+        self.walked.seeks += 1;
         self.moved(|iterator| iterator.seek_for_prev(key))
     }
 
     fn next(&mut self) -> Result<()> {
+        self.walked.steps += u64::from(self.valid());
         self.moved(|iterator| iterator.next())
     }
 
     fn prev(&mut self) -> Result<()> {
+        self.walked.steps += u64::from(self.valid());
         self.moved(|iterator| iterator.prev())
     }
 

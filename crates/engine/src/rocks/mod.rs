@@ -14,20 +14,28 @@ mod cursor;
 mod error;
 mod families;
 mod options;
+mod statistics;
 
 use crate::{
     ColumnId, Cursor, Durability, Engine, Error, KeyRange, Operation, Profile, Result, Snapshot,
-    WriteBatch, disk, gate::Gate,
+    Stats, WriteBatch, batch, disk, engine::ascending, gate::Gate, meter::Meter,
 };
 use bytes::Bytes;
 use error::{is_fatal, translate};
 use families::{Database, Families, RESERVED, View, column_name, family_name};
 use parking_lot::{RwLock, RwLockReadGuard};
-use rocksdb::{Cache, ColumnFamilyDescriptor, FlushOptions, Options, WriteOptions};
+use rocksdb::{
+    BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, FlushOptions,
+    IngestExternalFileOptions, Options, SstFileWriter, WriteOptions,
+};
 use std::{
     ops::Deref,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 /// What RocksDB adds to each record of a batch: a tag, the column and two lengths.
@@ -56,9 +64,11 @@ pub struct RocksEngine {
     /// None once closed.
     families: RwLock<Option<Arc<Families>>>,
     options: Options,
-    #[expect(dead_code, reason = "read by the statistics")]
     cache: Cache,
     gate: Gate,
+    meter: Arc<Meter>,
+    /// Numbers the files that [`Engine::ingest`] prepares.
+    ingested: AtomicU64,
 }
 
 impl RocksEngine {
@@ -72,7 +82,8 @@ impl RocksEngine {
         let names = existing_columns(&dir, &options)?;
         let database = open_database(&dir, &options, &names)?;
         let families = RwLock::new(Some(Arc::new(Families::of(Arc::new(database), names)?)));
-        Ok(Self { dir, families, options, cache, gate: Gate::default() })
+        let (gate, meter, ingested) = Default::default();
+        Ok(Self { dir, families, options, cache, gate, meter, ingested })
     }
 
     /// Where the database lies.
@@ -96,6 +107,28 @@ impl RocksEngine {
             error if is_fatal(&error) => self.gate.poison(error),
             error => error,
         })
+    }
+
+    /// Writes sorted records into a file of the table format; gives their number and bytes.
+    fn sorted_file(
+        &self,
+        path: &Path,
+        records: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    ) -> Result<(u64, usize)> {
+        let translate = |error| self.translate(error);
+        let mut writer = SstFileWriter::create(&self.options);
+        let (mut count, mut bytes) = (0, 0);
+        ascending(records, |key, value| {
+            if count == 0 {
+                writer.open(path).map_err(translate)?;
+            }
+            (count, bytes) = (count + 1, bytes + key.len() + value.len());
+            writer.put(key, value).map_err(translate)
+        })?;
+        if count > 0 {
+            writer.finish().map_err(translate)?;
+        }
+        Ok((count, bytes))
     }
 
     fn create_column(&self, name: &str) -> Result<ColumnId> {
@@ -135,6 +168,7 @@ fn rocks_batch(families: &Families, batch: WriteBatch) -> Result<rocksdb::WriteB
     let size = batch.size_bytes() + batch.len() * BATCH_RECORD_BYTES;
     let mut rocks = rocksdb::WriteBatch::with_capacity_bytes(size);
     for operation in batch.into_operations() {
+        batch::check_size(&operation)?;
         let family = families.get(operation.column())?;
         match operation {
             Operation::Put(_, key, value) => rocks.put_cf(family, key, value),
@@ -173,8 +207,11 @@ impl Engine for RocksEngine {
 
     fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
         let families = self.families()?;
+        let timer = self.meter.get_begins();
         let found = families.database().get_pinned_cf(families.get(column)?, key);
-        found.map(shared).map_err(|error| self.translate(error))
+        let value = found.map(shared).map_err(|error| self.translate(error))?;
+        self.meter.get_ends(timer, value.as_ref().map(Bytes::len));
+        Ok(value)
     }
 
     fn multi_get(&self, column: ColumnId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
@@ -182,19 +219,27 @@ impl Engine for RocksEngine {
         let family = families.get(column)?;
         let found = families.database().batched_multi_get_cf(family, keys.iter().copied(), false);
         let found = found.into_iter();
-        found.map(|value| value.map(shared).map_err(|error| self.translate(error))).collect()
+        let values = found.map(|value| value.map(shared).map_err(|error| self.translate(error)));
+        let values: Vec<Option<Bytes>> = values.collect::<Result<_>>()?;
+        self.meter.gets(&values);
+        Ok(values)
     }
 
     fn snapshot(&self) -> Result<Arc<dyn Snapshot>> {
         let families = Arc::clone(&*self.families()?);
-        Ok(Arc::new(RocksSnapshot(View::of(families))))
+        let meter = Arc::clone(&self.meter);
+        Ok(Arc::new(RocksSnapshot { view: View::of(families), meter }))
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         let families = self.families()?;
         self.gate.check_write()?;
+        let begun = Instant::now();
+        let (records, bytes) = (batch.len(), batch.size_bytes());
         let batch = rocks_batch(&families, batch)?;
-        self.written(families.database().write_opt(batch, &write_options(durability)))
+        self.written(families.database().write_opt(batch, &write_options(durability)))?;
+        self.meter.written(records, bytes, begun);
+        Ok(())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
@@ -208,6 +253,61 @@ impl Engine for RocksEngine {
             .and_then(|checkpoint| checkpoint.create_checkpoint(dir))
             .map_err(|error| self.translate(error))?;
         disk::sync_dir(disk::parent(dir))
+    }
+
+    fn compact_range(&self, column: ColumnId, range: KeyRange) -> Result<()> {
+        let families = self.families()?;
+        self.gate.check_write()?;
+        let family = families.get(column)?;
+        let (start, end) = (cursor::lower_bound(&range), cursor::upper_bound(&range));
+        let mut options = CompactOptions::default();
+        // Files of the bottom level too: deleted data and an old profile's compression lie there.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::ForceOptimized);
+        families.database().compact_range_cf_opt(family, start, end, &options);
+        Ok(())
+    }
+
+    fn ingest(
+        &self,
+        column: ColumnId,
+        records: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+    ) -> Result<u64> {
+        let families = self.families()?;
+        self.gate.check_write()?;
+        let begun = Instant::now();
+        let number = self.ingested.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("ingest-{number}.sst.new"));
+        let written = self.sorted_file(&path, records);
+        let ingested = written.and_then(|(count, bytes)| {
+            if count > 0 {
+                let mut options = IngestExternalFileOptions::default();
+                options.set_move_files(true);
+                let family = families.get(column)?;
+                let done =
+                    families.database().ingest_external_file_cf_opts(family, &options, vec![&path]);
+                self.written(done)?;
+                self.meter.written(usize::try_from(count).unwrap_or(usize::MAX), bytes, begun);
+            }
+            Ok(count)
+        });
+        // Moved away where it was ingested; otherwise of no more use.
+        let _ = std::fs::remove_file(&path);
+        ingested
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let families = self.families()?;
+        let mut stats = Stats::of(self.name(), &self.meter);
+        statistics::fill(&mut stats, &families, &self.options, &self.cache)
+            .map_err(|error| self.translate(error))?;
+        let logs = disk::entries(&self.dir)?;
+        statistics::fill_disk(&mut stats, &logs);
+        Ok(stats)
+    }
+
+    fn size_bytes(&self) -> Result<Option<u64>> {
+        let families = self.families()?;
+        statistics::size_bytes(&families).map_err(|error| self.translate(error))
     }
 
     fn flush(&self) -> Result<()> {
@@ -226,16 +326,23 @@ impl Engine for RocksEngine {
     }
 }
 
-struct RocksSnapshot(View);
+struct RocksSnapshot {
+    view: View,
+    meter: Arc<Meter>,
+}
 
 impl Snapshot for RocksSnapshot {
     fn get(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
-        let families = self.0.families();
-        let found = self.0.pinned().get_pinned_cf(families.get(column)?, key);
-        found.map(shared).map_err(|error| translate(families.database().path(), error))
+        let families = self.view.families();
+        let timer = self.meter.get_begins();
+        let found = self.view.pinned().get_pinned_cf(families.get(column)?, key);
+        let value =
+            found.map(shared).map_err(|error| translate(families.database().path(), error))?;
+        self.meter.get_ends(timer, value.as_ref().map(Bytes::len));
+        Ok(value)
     }
 
     fn cursor(&self, column: ColumnId, range: KeyRange) -> Result<Box<dyn Cursor + '_>> {
-        Ok(Box::new(cursor::RocksCursor::new(&self.0, column, range)?))
+        Ok(Box::new(cursor::RocksCursor::new(&self.view, column, range, &self.meter)?))
     }
 }

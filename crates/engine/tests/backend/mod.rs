@@ -34,12 +34,23 @@ pub const ROCKSDB: Backend = Backend {
     restore: |dir| Ok(Arc::new(RocksEngine::open(dir, &Profile::dev())?)),
 };
 
+/// The memory engine with a log and checkpoints of its own.
+pub const DURABLE: Backend = Backend {
+    name: "memory with a log",
+    model_cases: 32,
+    create: |dir| Arc::new(MemoryEngine::open(dir).unwrap()),
+    restore: MEMORY.restore,
+};
+
 /// Runs each function as one test for each backend.
 #[macro_export]
 macro_rules! for_every_backend {
     ($($test:ident),* $(,)?) => {
         mod memory {
             $(#[test] fn $test() { super::$test(&$crate::backend::MEMORY) })*
+        }
+        mod durable_memory {
+            $(#[test] fn $test() { super::$test(&$crate::backend::DURABLE) })*
         }
         #[cfg(feature = "rocksdb")]
         mod rocksdb {

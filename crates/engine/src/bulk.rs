@@ -1,0 +1,264 @@
+//! Loading very many records, in chunks. NOT atomic: what was written stays when the rest fails.
+//!
+//! ```text
+//! put … put │ chunk full ─▶ one batch ─▶ its rate ─▶ next chunk's size
+//! ```
+//! The size climbs while larger chunks are faster, and falls back to the best size as soon as they
+//! are not: a size is left only for one that measured better, so a noisy machine cannot drive it
+//! down, which is what happens to a rule that answers to deviation alone.
+
+use crate::{ColumnId, Durability, Engine, Result, WriteBatch};
+use bytes::Bytes;
+use std::time::{Duration, Instant};
+
+/// Bounds of the adaptive size, in records.
+const MIN_CHUNK: usize = 1_000;
+const MAX_CHUNK: usize = 64_000;
+/// A good size on every backend measured: per-batch costs are gone, caches are not outgrown.
+const FIRST_CHUNK: usize = 4_000;
+/// A chunk is written at this size whatever its count, so that large values do not fill the memory.
+const MAX_CHUNK_BYTES: usize = 16 << 20;
+/// Chunks of one size before it is judged: one alone says little.
+const WINDOW: usize = 3;
+/// Another size must be better by this to be kept; less is noise.
+const BETTER: f64 = 1.03;
+const GROWTH: usize = 2;
+
+/// See the module.
+///
+/// ```
+/// use chronolith_engine::{BulkLoader, Durability, Engine, MemoryEngine};
+/// let engine = MemoryEngine::new();
+/// let column = engine.column("c")?;
+/// let mut loader = BulkLoader::new(&engine, Durability::Buffered)
+///     .on_progress(|progress| println!("{} records", progress.records));
+/// for number in 0..10_000u32 {
+///     loader.put(column, number.to_be_bytes().to_vec(), "value")?;
+/// }
+/// let report = loader.finish()?;
+/// assert_eq!(report.records, 10_000);
+/// # Ok::<(), chronolith_engine::Error>(())
+/// ```
+pub struct BulkLoader<'a> {
+    engine: &'a dyn Engine,
+    durability: Durability,
+    chunk: WriteBatch,
+    size: ChunkSize,
+    progress: Progress,
+    begun: Instant,
+    listener: Option<Listener<'a>>,
+}
+
+type Listener<'a> = Box<dyn FnMut(&Progress) + 'a>;
+
+/// How far a load is.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Records written.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Chunks written.
+    pub chunks: u64,
+    /// Records of the last chunk.
+    pub last_chunk: usize,
+    /// Rate of the last chunk.
+    pub last_records_per_s: f64,
+    /// Rate of the best chunk.
+    pub best_records_per_s: f64,
+    /// Time since the loader was made.
+    pub elapsed: Duration,
+    /// Mean and squared deviation so far (Welford).
+    mean: f64,
+    deviations: f64,
+}
+
+impl Progress {
+    /// Deviation of the chunks' rates relative to their mean; absent before the second chunk.
+    #[must_use]
+    pub fn relative_deviation(&self) -> Option<f64> {
+        (self.chunks > 1).then(|| (self.deviations / self.chunks as f64).sqrt() / self.mean)
+    }
+
+    fn chunk_done(&mut self, records: usize, bytes: usize, took: Duration) {
+        let rate = records as f64 / took.as_secs_f64().max(1e-9);
+        self.records += records as u64;
+        self.bytes += bytes as u64;
+        self.chunks += 1;
+        self.last_chunk = records;
+        self.last_records_per_s = rate;
+        self.best_records_per_s = self.best_records_per_s.max(rate);
+        let step = rate - self.mean;
+        self.mean += step / self.chunks as f64;
+        self.deviations += step * (rate - self.mean);
+    }
+}
+
+impl<'a> BulkLoader<'a> {
+    /// A loader that adapts its chunks to the rate it measures. With [`Durability::Sync`] the load is
+    /// on stable storage when [`BulkLoader::finish`] returns; chunks are not synced one by one.
+    #[must_use]
+    pub fn new(engine: &'a dyn Engine, durability: Durability) -> Self {
+        Self::with_size(engine, durability, ChunkSize::adaptive())
+    }
+
+    /// A loader with chunks of `records`.
+    #[must_use]
+    pub fn with_fixed_chunks(
+        engine: &'a dyn Engine,
+        durability: Durability,
+        records: usize,
+    ) -> Self {
+        Self::with_size(engine, durability, ChunkSize::fixed(records.max(1)))
+    }
+
+    fn with_size(engine: &'a dyn Engine, durability: Durability, size: ChunkSize) -> Self {
+        let chunk = WriteBatch::with_capacity(size.now);
+        let (progress, begun) = (Progress::default(), Instant::now());
+        Self { engine, durability, chunk, size, progress, begun, listener: None }
+    }
+
+    /// Calls `listener` after each chunk.
+    #[must_use]
+    pub fn on_progress(mut self, listener: impl FnMut(&Progress) + 'a) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Adds a record; writes a chunk when it is full.
+    pub fn put(
+        &mut self,
+        column: ColumnId,
+        key: impl Into<Bytes>,
+        value: impl Into<Bytes>,
+    ) -> Result<()> {
+        self.chunk.put(column, key, value);
+        let full = self.chunk.len() >= self.size.now || self.chunk.size_bytes() >= MAX_CHUNK_BYTES;
+        if full { self.write_chunk() } else { Ok(()) }
+    }
+
+    /// Writes what is left, and syncs if that was asked for.
+    pub fn finish(mut self) -> Result<Progress> {
+        if !self.chunk.is_empty() {
+            self.write_chunk()?;
+        }
+        if self.durability == Durability::Sync {
+            self.engine.write(WriteBatch::new(), Durability::Sync)?;
+        }
+        self.progress.elapsed = self.begun.elapsed();
+        Ok(self.progress)
+    }
+
+    fn write_chunk(&mut self) -> Result<()> {
+        let next = WriteBatch::with_capacity(self.size.now);
+        let chunk = std::mem::replace(&mut self.chunk, next);
+        let (records, bytes) = (chunk.len(), chunk.size_bytes());
+        let begun = Instant::now();
+        self.engine.write(chunk, self.chunk_durability())?;
+        self.progress.chunk_done(records, bytes, begun.elapsed());
+        self.progress.elapsed = self.begun.elapsed();
+        self.size.measured(self.progress.last_records_per_s);
+        if let Some(listener) = &mut self.listener {
+            listener(&self.progress);
+        }
+        Ok(())
+    }
+
+    /// One sync at the end makes all chunks durable.
+    fn chunk_durability(&self) -> Durability {
+        match self.durability {
+            Durability::NoWal => Durability::NoWal,
+            _ => Durability::Buffered,
+        }
+    }
+}
+
+/// The size of the next chunk.
+#[derive(Debug)]
+struct ChunkSize {
+    now: usize,
+    max: usize,
+    best: usize,
+    best_rate: f64,
+    /// Rate of the present size, added up.
+    sum: f64,
+    seen: usize,
+    settled: bool,
+}
+
+impl ChunkSize {
+    fn adaptive() -> Self {
+        let now = FIRST_CHUNK.clamp(MIN_CHUNK, MAX_CHUNK);
+        Self { now, max: MAX_CHUNK, best: now, best_rate: 0.0, sum: 0.0, seen: 0, settled: false }
+    }
+
+    fn fixed(now: usize) -> Self {
+        Self { now, max: now, best: now, best_rate: 0.0, sum: 0.0, seen: 0, settled: true }
+    }
+
+    fn measured(&mut self, rate: f64) {
+        if self.settled {
+            return;
+        }
+        self.sum += rate;
+        self.seen += 1;
+        if self.seen == WINDOW {
+            self.judge(self.sum / WINDOW as f64);
+            (self.sum, self.seen) = (0.0, 0);
+        }
+    }
+
+    fn judge(&mut self, rate: f64) {
+        let better = rate > self.best_rate * BETTER;
+        if better {
+            (self.best, self.best_rate) = (self.now, rate);
+        }
+        if better && self.now < self.max {
+            self.now = (self.now * GROWTH).min(self.max);
+        } else {
+            self.now = self.best;
+            self.settled = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds the rate that `of` gives to each size, until the size settles.
+    fn settle(of: impl Fn(usize) -> f64) -> usize {
+        let mut size = ChunkSize::adaptive();
+        for _ in 0..100 {
+            size.measured(of(size.now));
+        }
+        assert!(size.settled);
+        size.now
+    }
+
+    #[test]
+    fn the_size_settles_where_the_rate_peaks() {
+        assert_eq!(settle(|_| 1e6), FIRST_CHUNK);
+        assert_eq!(settle(|size| size as f64), MAX_CHUNK);
+        assert_eq!(settle(|size| 20_000.0 - (size as f64 - 16_000.0).abs()), 16_000);
+        assert_eq!(settle(|size| 1e9 / size as f64), FIRST_CHUNK);
+    }
+
+    #[test]
+    fn a_fixed_size_stays() {
+        let mut size = ChunkSize::fixed(10);
+        (0..100).for_each(|rate| size.measured(f64::from(rate)));
+        assert_eq!(size.now, 10);
+    }
+
+    #[test]
+    fn the_deviation_is_that_of_the_rates() {
+        let mut progress = Progress::default();
+        assert_eq!(progress.relative_deviation(), None);
+        progress.chunk_done(100, 0, Duration::from_secs(1));
+        progress.chunk_done(300, 0, Duration::from_secs(1));
+        let deviation = progress.relative_deviation().unwrap();
+        assert!((deviation - 0.5).abs() < 1e-9, "{deviation}");
+        assert_eq!((progress.records, progress.chunks), (400, 2));
+    }
+}
