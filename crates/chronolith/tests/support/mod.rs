@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)] // Each test binary uses a part of it, and may panic.
 
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub(crate) const ENGINES: &[&str] =
 /// A node in a directory of its own. Killed when dropped.
 pub(crate) struct Node {
     pub(crate) directory: TempDir,
+    /// Where `data` is: the directory, unless a test chose another place.
+    place: PathBuf,
     pub(crate) port: u16,
     program: Program,
     extra: Vec<String>,
@@ -67,10 +69,20 @@ impl Node {
 
     pub(crate) fn start_with(program: Program, extra: &[&str]) -> Node {
         let directory = TempDir::new().unwrap();
+        let place = directory.path().to_owned();
+        Node::launch(program, directory, place, extra)
+    }
+
+    /// A node whose data is somewhere else than in a directory of its own.
+    pub(crate) fn start_in(program: Program, place: &Path, extra: &[&str]) -> Node {
+        Node::launch(program, TempDir::new().unwrap(), place.to_owned(), extra)
+    }
+
+    fn launch(program: Program, directory: TempDir, place: PathBuf, extra: &[&str]) -> Node {
         let port = free_port();
         let extra: Vec<String> = extra.iter().map(|&arg| arg.to_owned()).collect();
-        let process = spawn(program, directory.path(), port, &extra);
-        let mut node = Node { directory, port, program, extra, process };
+        let process = spawn(program, &place, directory.path(), port, &extra);
+        let mut node = Node { directory, place, port, program, extra, process };
         node.wait_until_open();
         node
     }
@@ -112,7 +124,8 @@ impl Node {
 
     /// A new process on the same directory and port.
     pub(crate) fn restart(&mut self) {
-        self.process = spawn(self.program, self.directory.path(), self.port, &self.extra);
+        let output = self.directory.path();
+        self.process = spawn(self.program, &self.place, output, self.port, &self.extra);
         self.wait_until_open();
     }
 
@@ -147,14 +160,11 @@ impl Drop for Node {
     }
 }
 
-fn spawn(program: Program, directory: &Path, port: u16, extra: &[String]) -> Child {
-    let output = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(directory.join("output"))
-        .unwrap();
+fn spawn(program: Program, place: &Path, output: &Path, port: u16, extra: &[String]) -> Child {
+    let output =
+        std::fs::OpenOptions::new().create(true).append(true).open(output.join("output")).unwrap();
     program
-        .command(directory, port)
+        .command(place, port)
         .args(extra)
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
@@ -163,11 +173,24 @@ fn spawn(program: Program, directory: &Path, port: u16, extra: &[String]) -> Chi
         .unwrap()
 }
 
-/// Runs `chronolith` to its end: its status and what it said.
-pub(crate) fn chronolith(args: &[&str]) -> (ExitStatus, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_chronolith")).args(args).output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status, String::from_utf8_lossy(&said).into_owned())
+/// Starts a node that must not start; what it said.
+pub(crate) fn refused(engine: &str, data: &Path) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
+    let url = format!("http://127.0.0.1:{}", free_port());
+    command.args(["serve", "--engine", engine, "--listen-client-urls", &url]);
+    command.arg("--data-dir").arg(data).stdin(Stdio::null());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while process.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            process.kill().unwrap();
+            panic!("the node started on {}", data.display());
+        }
+        std::thread::sleep(POLL);
+    }
+    let output = process.wait_with_output().unwrap();
+    assert!(!output.status.success(), "refused, but with {}", output.status);
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 pub(crate) fn free_port() -> u16 {
