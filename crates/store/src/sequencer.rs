@@ -7,6 +7,8 @@ use std::{collections::VecDeque, sync::Arc, thread::JoinHandle};
 
 /// A command that is to be applied.
 pub(crate) struct Committed {
+    #[allow(dead_code)]
+    pub(crate) term: u64,
     pub(crate) index: u64,
     pub(crate) command: Bytes,
 }
@@ -143,7 +145,7 @@ impl<O> Core<O> {
             let (commands, waiters): (Vec<_>, Vec<_>) = waiting.into_iter().unzip();
             let run: Vec<Committed> = (from..)
                 .zip(commands)
-                .map(|(index, command)| Committed { index, command })
+                .map(|(index, command)| Committed { index, term: TERM, command })
                 .collect();
             let index = from + run.len() as u64 - 1;
             match machine.apply(&run, &Applied { index, term: TERM, conf_state: Bytes::new() }) {

@@ -13,6 +13,8 @@
 pub(crate) mod alarms;
 mod applied;
 pub(crate) mod applying;
+#[cfg(test)]
+mod tests;
 
 use crate::sequencer::{Applied, Committed, StateMachine};
 use crate::{

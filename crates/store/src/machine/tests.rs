@@ -1,0 +1,201 @@
+//! Apply is a function of the log: however it is cut into runs, and wherever the member restarts.
+
+use super::*;
+use crate::command::{LeaseCheckpoint, LeaseRemaining};
+use chronolith_engine::{KeyRange, MemoryEngine};
+use chronolith_proto::etcdserverpb::{
+    AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, PutRequest, RequestOp, TxnRequest, request_op::Request,
+};
+use proptest::prelude::*;
+
+const COLUMNS: [&str; 6] = ["versions", "log", "meta", "store", "leases", "lease_keys"];
+const TERM: u64 = 3;
+
+fn open(engine: &Arc<dyn Engine>) -> Machine {
+    let mvcc = Arc::new(Mutex::new(Mvcc::open(Arc::clone(engine)).unwrap()));
+    Machine::open(Arc::clone(engine), mvcc, Arc::new(Shared::default())).unwrap()
+}
+
+fn memory() -> Arc<dyn Engine> {
+    Arc::new(MemoryEngine::new())
+}
+
+/// Every record of the engine, and what each command answered.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    records: Vec<(&'static str, Bytes, Bytes)>,
+    answers: Vec<String>,
+}
+
+fn records(engine: &Arc<dyn Engine>) -> Vec<(&'static str, Bytes, Bytes)> {
+    let snapshot = engine.snapshot().unwrap();
+    let mut records = Vec::new();
+    for name in COLUMNS {
+        let column = engine.column(name).unwrap();
+        let mut cursor = snapshot.cursor(column, KeyRange::all()).unwrap();
+        cursor.seek_to_first().unwrap();
+        while cursor.valid() {
+            records.push((name, cursor.key_bytes(), cursor.value_bytes()));
+            cursor.next().unwrap();
+        }
+    }
+    records
+}
+
+/// Applies the log in runs of these lengths (again and again), opening the machine anew after each
+/// run if `restarts`.
+fn apply(log: &[Change], lengths: &[usize], restarts: bool) -> Seen {
+    let engine = memory();
+    let (mut machine, mut answers, mut at) = (open(&engine), Vec::new(), 0);
+    for length in lengths.iter().cycle() {
+        let run: Vec<Committed> = log[at..].iter().take(*length).zip(at..).map(entry).collect();
+        let Some(last) = run.last() else { break };
+        let conf_state = Bytes::from_static(b"voters");
+        let applied = Applied { index: last.index, term: TERM, conf_state };
+        let outcomes = machine.apply(&run, &applied).unwrap();
+        answers.extend(outcomes.iter().map(|outcome| format!("{outcome:?}")));
+        at += run.len();
+        if restarts {
+            machine = open(&engine);
+            assert_eq!(machine.applied().unwrap().unwrap().index, last.index);
+        }
+    }
+    Seen { records: records(&engine), answers }
+}
+
+fn entry((change, position): (&Change, usize)) -> Committed {
+    let index = position as u64 + 1;
+    let command = Command {
+        // Clocks of proposers differ and go back.
+        time_ms: 1_000_000 - index * 7 % 50,
+        actor: Bytes::from_static(b"an actor's id 16"),
+        member: 7,
+        start: 1,
+        sequence: index,
+        change: Some(change.clone()),
+    };
+    Committed { index, term: TERM, command: command.encode_to_vec().into() }
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    (0u8..6).prop_map(|key| Bytes::from(vec![b'a' + key]))
+}
+
+fn lease() -> impl Strategy<Value = i64> {
+    prop_oneof![3 => Just(0i64), 4 => 1i64..4]
+}
+
+fn put() -> impl Strategy<Value = PutRequest> {
+    (key(), any::<u16>(), lease(), any::<bool>(), 0u8..8).prop_map(
+        |(key, value, lease, prev_kv, ignore)| PutRequest {
+            key,
+            value: if ignore == 0 { Bytes::new() } else { value.to_string().into() },
+            lease: if ignore == 1 { 0 } else { lease },
+            prev_kv,
+            ignore_value: ignore == 0,
+            ignore_lease: ignore == 1,
+        },
+    )
+}
+
+fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
+    (key(), prop_oneof![Just(Bytes::new()), key()], any::<bool>())
+        .prop_map(|(key, range_end, prev_kv)| DeleteRangeRequest { key, range_end, prev_kv })
+}
+
+fn txn() -> impl Strategy<Value = TxnRequest> {
+    let operation = prop_oneof![
+        put().prop_map(Request::RequestPut),
+        delete().prop_map(Request::RequestDeleteRange),
+    ];
+    let operation = operation.prop_map(|request| RequestOp { request: Some(request) });
+    let branch = || proptest::collection::vec(operation.clone(), 0..3);
+    (key(), branch(), branch()).prop_map(|(key, success, failure)| TxnRequest {
+        // Version equal to 0: the key is not there.
+        compare: vec![Compare { key, ..Compare::default() }],
+        success,
+        failure,
+    })
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        8 => put().prop_map(Change::Put),
+        3 => delete().prop_map(Change::DeleteRange),
+        4 => txn().prop_map(Change::Txn),
+        2 => (1i64..40).prop_map(|revision| {
+            Change::Compact(CompactionRequest { revision, physical: false })
+        }),
+        4 => (1i64..4, 0i64..100).prop_map(|(id, ttl)| {
+            Change::LeaseGrant(LeaseGrantRequest { id, ttl })
+        }),
+        3 => (1i64..4).prop_map(|id| Change::LeaseRevoke(LeaseRevokeRequest { id })),
+        1 => (1i64..4, 0i64..200).prop_map(|(id, remaining_s)| {
+            Change::LeaseCheckpoint(LeaseCheckpoint {
+                leases: vec![LeaseRemaining { id, remaining_s }],
+            })
+        }),
+        1 => (0i32..3, 0i32..3, 1u64..3).prop_map(|(action, alarm, member_id)| {
+            Change::Alarm(AlarmRequest { action, member_id, alarm })
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn runs_and_restarts_leave_no_trace(
+        log in proptest::collection::vec(change(), 1..120),
+        lengths in proptest::collection::vec(1usize..20, 1..8),
+    ) {
+        let one_by_one = apply(&log, &[1], false);
+        prop_assert_eq!(&apply(&log, &[log.len()], false), &one_by_one);
+        prop_assert_eq!(&apply(&log, &lengths, false), &one_by_one);
+        prop_assert_eq!(&apply(&log, &lengths, true), &one_by_one);
+    }
+}
+
+#[test]
+fn the_property_above_sees_every_kind_of_answer() {
+    let seen = apply(
+        &[
+            Change::LeaseGrant(LeaseGrantRequest { id: 1, ttl: 10 }),
+            Change::Put(PutRequest { key: "a".into(), lease: 1, ..Default::default() }),
+            Change::LeaseRevoke(LeaseRevokeRequest { id: 1 }),
+            Change::LeaseRevoke(LeaseRevokeRequest { id: 1 }),
+        ],
+        &[4],
+        false,
+    );
+    let revisions = ["revision: 1", "revision: 2", "revision: 3", "revision: 3"];
+    for (answer, revision) in seen.answers.iter().zip(revisions) {
+        assert!(answer.contains(revision), "{answer}");
+    }
+    assert!(seen.answers[3].contains("LeaseNotFound"));
+    assert!(!seen.records.iter().any(|(column, ..)| column.starts_with("lease")));
+}
+
+#[test]
+fn an_entry_that_is_no_command_stops_the_member() {
+    let engine = memory();
+    let mut machine = open(&engine);
+    let before = records(&engine);
+    let applied = Applied { index: 2, term: TERM, conf_state: Bytes::new() };
+    let good = Change::Put(PutRequest { key: "a".into(), ..Default::default() });
+    let bad = Committed { index: 2, term: TERM, command: Bytes::from_static(b"\xff\xff") };
+    let error = machine.apply(&[entry((&good, 0)), bad], &applied).unwrap_err();
+    assert!(matches!(error, ApplyError::UnknownCommand { index: 2 }), "{error}");
+    assert_eq!(records(&engine), before, "nothing of the run was written");
+}
+
+#[test]
+fn a_run_without_commands_still_moves_the_applied_index() {
+    let engine = memory();
+    let mut machine = open(&engine);
+    assert!(machine.applied().unwrap().is_none());
+    let conf_state = Bytes::from_static(b"voters");
+    let applied = Applied { index: 9, term: TERM, conf_state: conf_state.clone() };
+    assert!(machine.apply(&[], &applied).unwrap().is_empty());
+    let found = open(&engine).applied().unwrap().unwrap();
+    assert_eq!((found.index, found.term, found.conf_state), (9, TERM, conf_state));
+}
