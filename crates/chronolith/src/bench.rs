@@ -5,12 +5,15 @@ use clap::Subcommand;
 /// The workloads, one module of `chronolith-bench` each.
 #[derive(Subcommand)]
 pub(crate) enum Workload {
+    /// Fill, query and pack the time-series index of this process.
+    Series(chronolith_bench::series::Args),
     /// Drive a server with the etcd v3 API: any, or a node of our own.
     Server(chronolith_bench::server::Args),
 }
 
 pub(crate) fn run(workload: Workload) -> anyhow::Result<()> {
     match workload {
+        Workload::Series(args) => chronolith_bench::series::run(&args),
         Workload::Server(args) => chronolith_bench::server::run(&args),
     }
 }

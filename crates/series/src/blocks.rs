@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::block::{RawBlock, guess, lower_bound};
+use crate::block::{BLOCK_POINTS, RawBlock, guess, lower_bound};
 use crate::group::GroupBlock;
 use crate::packed::PackedBlock;
 use crate::point::{MAX_TIME, Point};
@@ -233,6 +233,17 @@ impl BlockList {
         let at = self.covering(time)?;
         let span = self.span(at, open_limit);
         self.blocks[at].get(time, span.limit, span.first, span.next)
+    }
+
+    /// Where `time` would be in a raw block, if every step is alike: the block, and the position.
+    /// `None` for other kinds of blocks, and for the open one.
+    #[inline]
+    pub(crate) fn guess_raw(&self, time: i64) -> Option<(&RawBlock, usize)> {
+        let at = self.covering(time)?;
+        let BlockRef::Raw(block) = &self.blocks[at] else { return None };
+        let first = self.firsts[at];
+        let next = self.firsts.get(at + 1)?;
+        Some((block, guess(time, first, *next, BLOCK_POINTS).min(BLOCK_POINTS - 1)))
     }
 
     /// Appends the points of block `at` with `low ≤ time ≤ high`.

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::group_writer::GroupWriter;
 use crate::labels::Labels;
 use crate::late::sort_newest_wins;
+use crate::lookup::{self, LANES};
 use crate::point::{Key, MAX_TIME, Point, SeriesId};
 use crate::pool::Pool;
 use crate::series::Series;
@@ -393,6 +394,12 @@ impl Index {
     #[must_use]
     pub fn get(&self, series: SeriesId, time: i64) -> Option<f64> {
         self.inner.table.get(series)?.get(time)
+    }
+
+    /// Many lookups at once, answered in the order asked and appended to `out`. About twice as fast as one
+    /// by one when the points are not in the processor's caches: their misses overlap.
+    pub fn get_many(&self, keys: &[Key], out: &mut Vec<Option<f64>>) {
+        keys.chunks(LANES).for_each(|keys| lookup::get_lanes(&self.inner.table, keys, out));
     }
 
     /// All points of a series in `times`, in order.

@@ -34,6 +34,7 @@ mod group_writer;
 mod index;
 mod labels;
 mod late;
+mod lookup;
 mod memory;
 #[cfg_attr(not(test), expect(dead_code, reason = "the file form waits for the segment files"))]
 mod packed;

@@ -18,7 +18,7 @@ use crate::point::{MAX_TIME, Point};
 /// Decimal places tried for values: prices, percentages and temperatures have few.
 const MAX_PLACES: u8 = 5;
 /// Decimals beyond this lose exactness as floats.
-const LARGEST_DECIMAL: f64 = 9_007_199_254_740_992.0;
+const LARGEST_DECIMAL: u64 = 1 << 53;
 const POWERS: [f64; MAX_PLACES as usize + 1] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5];
 /// Bytes of a packed block in a file besides its bits.
 const HEADER_BYTES: usize = 60;
@@ -493,8 +493,7 @@ fn as_decimals(points: &[Point]) -> Option<(Vec<i64>, u8)> {
         }
     }
     let scale = POWERS[usize::from(places)];
-    let decimals: Vec<i64> =
-        points.iter().map(|p| (p.value * scale).round_ties_even() as i64).collect();
+    let decimals: Vec<i64> = points.iter().map(|p| nearest(p.value * scale)).collect();
     // More places than the last needed can break an earlier value: large ones run out of digits.
     let exact = |(p, d): (&Point, &i64)| (*d as f64 / scale).to_bits() == p.value.to_bits();
     points.iter().zip(&decimals).all(exact).then_some((decimals, places))
@@ -503,9 +502,15 @@ fn as_decimals(points: &[Point]) -> Option<(Vec<i64>, u8)> {
 #[inline]
 fn is_decimal(value: f64, places: u8) -> bool {
     let scale = POWERS[usize::from(places)];
-    let decimal = (value * scale).round_ties_even();
+    let decimal = nearest(value * scale);
     // Through i64 as reading does it: this also refuses -0.0, NaN and infinities.
-    decimal.abs() < LARGEST_DECIMAL && (decimal as i64 as f64 / scale).to_bits() == value.to_bits()
+    decimal.unsigned_abs() < LARGEST_DECIMAL && (decimal as f64 / scale).to_bits() == value.to_bits()
+}
+
+/// The nearest whole number; saturating, NaN to zero. Without a call into the math library.
+#[inline]
+fn nearest(number: f64) -> i64 {
+    (number + 0.5_f64.copysign(number)) as i64
 }
 
 #[cfg(all(test, not(loom)))]

@@ -39,6 +39,20 @@ pub(crate) struct Body {
     pub(crate) late: Late,
 }
 
+impl Body {
+    /// The value at `time`.
+    #[inline]
+    pub(crate) fn get(&self, time: i64) -> Option<f64> {
+        if !self.late.is_empty() {
+            let late = self.late.get(time);
+            if late.is_some() {
+                return late;
+            }
+        }
+        self.blocks.get(time, usize::MAX)
+    }
+}
+
 /// One registered series.
 pub(crate) struct Series {
     pub(crate) id: SeriesId,
@@ -76,14 +90,7 @@ impl Series {
     /// The value at `time`.
     #[inline]
     pub(crate) fn get(&self, time: i64) -> Option<f64> {
-        let body = self.body.read();
-        if !body.late.is_empty() {
-            let late = body.late.get(time);
-            if late.is_some() {
-                return late;
-            }
-        }
-        body.blocks.get(time, usize::MAX)
+        self.body.read().get(time)
     }
 
     /// Appends the points with `low ≤ time ≤ high`, in order, to `out`.

@@ -1,0 +1,417 @@
+//! `chronolith bench series`: the time-series index under the original's workloads, and larger ones.
+//!
+//! ```text
+//!   workload ──▶ threads behind a barrier ──▶ clocks: visible · settled · writer-only
+//!                                         └─▶ every row read back and compared, or the run fails
+//! ```
+//!
+//! Definitions: *visible* ends when the last point is readable by every query; *settled* ends when no
+//! late point is left to merge either. *Writer-only* is the busiest writer's own clock: it stands in the
+//! files beside the others and never replaces them. Memory is *recycled* (units that an earlier round
+//! used and gave back, as in a server that runs for a while) or *cold* (mapped inside the clock).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronolith_series::{Index, Pool};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub mod load;
+pub mod query;
+pub mod report;
+
+use load::{Arrival, Inserted, Shape};
+use query::{Answered, Lookup};
+use report::{Report, Row, best_and_median};
+
+/// What to run.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Series.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    series: u32,
+    /// Points of each series.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(i64).range(1..=100_000_000))]
+    points: i64,
+    /// Threads, one run for each count.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    threads: Vec<usize>,
+    /// Percentages of late points.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,30,100")]
+    late: Vec<u64>,
+    /// Rounds of each workload.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Run only these; all of them otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    workload: Vec<Workload>,
+    /// A tenth of the points and one round, for a first look.
+    #[arg(long)]
+    quick: bool,
+    /// Also write the report here, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Also write the rows here, as CSV.
+    #[arg(long)]
+    csv: Option<PathBuf>,
+    /// Also write one HTML page here.
+    #[arg(long)]
+    html: Option<PathBuf>,
+}
+
+/// The workloads, in the order in which they run.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Workload {
+    /// Points in order: by point, batch and row, series by series and tick by tick, recycled and cold.
+    Insert,
+    /// Points of which some are late.
+    Late,
+    /// A tenth of all points, looked up.
+    Lookup,
+    /// Five ranges of each series, 10 to 100 points long.
+    Scan,
+    /// Half new points, the rest ranges and lookups.
+    Mixed,
+    /// Writers with a reader beside them.
+    Beside,
+    /// Blocks packed and scanned: bytes a point.
+    Pack,
+}
+
+impl Workload {
+    const ALL: [Workload; 7] = [
+        Workload::Insert,
+        Workload::Late,
+        Workload::Lookup,
+        Workload::Scan,
+        Workload::Mixed,
+        Workload::Beside,
+        Workload::Pack,
+    ];
+}
+
+/// One run of the command.
+struct Run<'a> {
+    args: &'a Args,
+    shape: Shape,
+    rounds: usize,
+    /// Units that rounds give back and take again.
+    recycled: Arc<Pool>,
+    bar: ProgressBar,
+    rows: Vec<Row>,
+}
+
+/// Runs the chosen workloads and reports what they measured.
+///
+/// # Errors
+/// If rows read back differ from rows written, an answer is wrong, or a report cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let points = if args.quick { (args.points / 10).max(1) } else { args.points };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")?;
+    let mut run = Run {
+        args,
+        shape: Shape { series: args.series, points },
+        rounds: if args.quick { 1 } else { args.rounds.into() },
+        recycled: Arc::new(Pool::new()),
+        bar: ProgressBar::new(0).with_style(style),
+        rows: Vec::new(),
+    };
+    run.recycled.prefault(run.shape.size_bytes())?;
+    let chosen = if args.workload.is_empty() { &Workload::ALL[..] } else { &args.workload };
+    for workload in chosen {
+        run.workload(*workload)?;
+    }
+    run.bar.finish_and_clear();
+    let report = run.report();
+    println!("{}", report.table());
+    args.json.as_deref().map_or(Ok(()), |path| report.write_json(path))?;
+    args.csv.as_deref().map_or(Ok(()), |path| report.write_csv(path))?;
+    args.html.as_deref().map_or(Ok(()), |path| report.write_html(path))
+}
+
+impl Run<'_> {
+    fn workload(&mut self, workload: Workload) -> anyhow::Result<()> {
+        match workload {
+            Workload::Insert => self.inserts(),
+            Workload::Late => self.late(),
+            Workload::Lookup => self.lookups(),
+            Workload::Scan => self.scans(),
+            Workload::Mixed => self.mixed(),
+            Workload::Beside => self.beside(),
+            Workload::Pack => self.pack(),
+        }
+    }
+
+    fn recycled(&self) -> Option<Arc<Pool>> {
+        Some(Arc::clone(&self.recycled))
+    }
+
+    /// An index that holds everything already.
+    fn full(&self) -> anyhow::Result<Index> {
+        let index = load::index(self.shape, self.recycled())?;
+        load::insert(&index, self.shape, Arrival::SeriesByPoint, 1)?;
+        load::verify(&index, self.shape)?;
+        Ok(index)
+    }
+
+    fn inserts(&mut self) -> anyhow::Result<()> {
+        let arrivals = [
+            ("series, by point", Arrival::SeriesByPoint),
+            ("series, batches of 64", Arrival::SeriesByBatch(64)),
+            ("series, batches of 512", Arrival::SeriesByBatch(512)),
+            ("ticks, by point", Arrival::TicksByPoint),
+            ("ticks, by row", Arrival::TicksByRow),
+        ];
+        for threads in self.args.threads.clone() {
+            for (name, arrival) in arrivals {
+                self.insert(
+                    "insert",
+                    format!("{name}, recycled"),
+                    arrival,
+                    threads,
+                    self.recycled(),
+                )?;
+            }
+            for (name, arrival) in arrivals {
+                self.insert("insert", format!("{name}, cold"), arrival, threads, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn late(&mut self) -> anyhow::Result<()> {
+        for threads in self.args.threads.clone() {
+            for percent in self.args.late.clone() {
+                let arrival = Arrival::Late(percent);
+                self.insert(
+                    "late",
+                    format!("{percent} % late"),
+                    arrival,
+                    threads,
+                    self.recycled(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every round fills an index of its own, reads it back and throws it away.
+    fn insert(
+        &mut self,
+        workload: &'static str,
+        variant: String,
+        arrival: Arrival,
+        threads: usize,
+        pool: Option<Arc<Pool>>,
+    ) -> anyhow::Result<()> {
+        let mut rounds = Vec::new();
+        for round in 0..self.rounds {
+            self.step(format!("{workload}: {variant}, {threads} threads, round {}", round + 1));
+            let index = load::index(self.shape, pool.clone())?;
+            let inserted = load::insert(&index, self.shape, arrival, threads)?;
+            load::verify(&index, self.shape)?;
+            rounds.push(inserted);
+        }
+        self.push_inserted(workload, variant, threads, &rounds, String::new());
+        Ok(())
+    }
+
+    fn push_inserted(
+        &mut self,
+        workload: &'static str,
+        variant: String,
+        threads: usize,
+        rounds: &[Inserted],
+        note: String,
+    ) {
+        let total = self.shape.total();
+        let rates = |clock: fn(&Inserted) -> Duration| {
+            best_and_median(rounds.iter().map(|round| millions(total, clock(round))).collect())
+        };
+        let (visible, settled) = (rates(|round| round.visible), rates(|round| round.settled));
+        self.rows.push(Row {
+            workload,
+            variant,
+            threads,
+            operations: total,
+            unit: "points",
+            visible_best: visible.0,
+            visible_median: visible.1,
+            settled_best: Some(settled.0),
+            settled_median: Some(settled.1),
+            writer_only_best: Some(rates(|round| round.writer_only).0),
+            note,
+        });
+    }
+
+    fn lookups(&mut self) -> anyhow::Result<()> {
+        let index = self.full()?;
+        let kinds = [
+            ("every tenth", Lookup::EveryTenth),
+            ("random", Lookup::Random),
+            ("random, batched", Lookup::RandomBatched),
+        ];
+        for threads in self.args.threads.clone() {
+            for (name, kind) in kinds {
+                // The original's sample lasts a few milliseconds; ten times over is measurable.
+                let ask = |run: &Self| query::lookups(&index, run.shape, kind, threads, 10);
+                self.query("lookup", name.into(), "lookups", threads, ask)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scans(&mut self) -> anyhow::Result<()> {
+        let index = self.full()?;
+        for threads in self.args.threads.clone() {
+            let ask = |run: &Self| query::scans(&index, run.shape, threads, 1);
+            self.query("scan", "the original's".into(), "scans", threads, ask)?;
+            let ask = |run: &Self| query::scans(&index, run.shape, threads, 200);
+            self.query("scan", "200 times over".into(), "scans", threads, ask)?;
+        }
+        Ok(())
+    }
+
+    fn query(
+        &mut self,
+        workload: &'static str,
+        variant: String,
+        unit: &'static str,
+        threads: usize,
+        ask: impl Fn(&Self) -> anyhow::Result<Answered>,
+    ) -> anyhow::Result<()> {
+        let mut rounds = Vec::new();
+        for round in 0..self.rounds {
+            self.step(format!("{workload}: {variant}, {threads} threads, round {}", round + 1));
+            rounds.push(ask(self)?);
+        }
+        self.push_answered(workload, variant, unit, threads, &rounds);
+        Ok(())
+    }
+
+    fn push_answered(
+        &mut self,
+        workload: &'static str,
+        variant: String,
+        unit: &'static str,
+        threads: usize,
+        rounds: &[Answered],
+    ) {
+        let rates = rounds.iter().map(|round| millions(round.count, round.elapsed)).collect();
+        let points = rounds.iter().map(|round| millions(round.points, round.elapsed)).collect();
+        let (best, median) = best_and_median(rates);
+        let note = match unit {
+            "scans" => format!("{:.0} M points/s", best_and_median(points).0),
+            _ => String::new(),
+        };
+        self.rows.push(Row {
+            workload,
+            variant,
+            threads,
+            operations: rounds.first().map_or(0, |round| round.count),
+            unit,
+            visible_best: best,
+            visible_median: median,
+            settled_best: None,
+            settled_median: None,
+            writer_only_best: None,
+            note,
+        });
+    }
+
+    fn mixed(&mut self) -> anyhow::Result<()> {
+        for threads in self.args.threads.clone() {
+            let mut rounds = Vec::new();
+            for round in 0..self.rounds {
+                self.step(format!("mixed: {threads} threads, round {}", round + 1));
+                let index = self.full()?;
+                let (answered, added) = query::mixed(&index, self.shape, threads)?;
+                for (series, added) in added.iter().enumerate() {
+                    let shape = Shape { series: 1, points: self.shape.points + added };
+                    load::verify_series(&index, series as u32, shape)?;
+                }
+                rounds.push(answered);
+            }
+            let variant = "50 % insert, 40 % range, 10 % lookup".into();
+            self.push_answered("mixed", variant, "operations", threads, &rounds);
+        }
+        Ok(())
+    }
+
+    fn beside(&mut self) -> anyhow::Result<()> {
+        for threads in self.args.threads.clone() {
+            let (mut alone, mut together, mut scans) = (Vec::new(), Vec::new(), 0);
+            for round in 0..self.rounds {
+                self.step(format!("beside: {threads} writers, round {}", round + 1));
+                let index = load::index(self.shape, self.recycled())?;
+                alone.push(load::insert(&index, self.shape, Arrival::SeriesByPoint, threads)?);
+                drop(index);
+                let index = load::index(self.shape, self.recycled())?;
+                let (inserted, made) = query::beside(&index, self.shape, threads)?;
+                load::verify(&index, self.shape)?;
+                together.push(inserted);
+                scans = scans.max(made);
+            }
+            self.push_inserted("beside", "writers alone".into(), threads, &alone, String::new());
+            let note = format!("{scans} complete scans meanwhile");
+            self.push_inserted("beside", "one reader beside".into(), threads, &together, note);
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self) -> anyhow::Result<()> {
+        for threads in self.args.threads.clone() {
+            let index = self.full()?;
+            self.step(format!("pack: {threads} threads"));
+            let start = std::time::Instant::now();
+            index.pack(1);
+            let elapsed = start.elapsed();
+            let stats = index.stats();
+            let count = stats.packed_points;
+            let packed = Answered { count, elapsed, points: count };
+            load::verify(&index, self.shape)?;
+            self.push_answered("pack", "packing".into(), "points", threads, &[packed]);
+            if let (Some(row), Some(bytes)) = (self.rows.last_mut(), stats.bytes_per_packed_point())
+            {
+                row.note = format!("{bytes:.2} bytes a point, one worker beside the caller");
+            }
+            let ask = |run: &Self| query::scans(&index, run.shape, threads, 20);
+            self.query("pack", "scans of packed blocks".into(), "scans", threads, ask)?;
+            let ask = |run: &Self| query::lookups(&index, run.shape, Lookup::Random, threads, 1);
+            self.query("pack", "lookups in packed blocks".into(), "lookups", threads, ask)?;
+        }
+        Ok(())
+    }
+
+    fn step(&self, what: String) {
+        self.bar.inc_length(1);
+        self.bar.inc(1);
+        self.bar.set_message(what);
+        self.bar.tick();
+    }
+
+    fn report(self) -> Report {
+        Report {
+            processor: processor(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            series: self.shape.series,
+            points: self.shape.points,
+            rounds: self.rounds,
+            rows: self.rows,
+        }
+    }
+}
+
+fn millions(count: u64, elapsed: Duration) -> f64 {
+    count as f64 / elapsed.as_secs_f64() / 1e6
+}
+
+/// The processor's name where the system tells it.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name"));
+    name.map_or("an unnamed processor".into(), |name| {
+        name.trim_start_matches(['\t', ' ', ':']).into()
+    })
+}

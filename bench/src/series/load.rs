@@ -1,0 +1,284 @@
+//! The data that every workload appends, the ways in which it arrives, and the proof that it is there.
+
+use std::sync::Arc;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use chronolith_series::{
+    GroupWriter, Index, MAX_TIME, Options, Point, Pool, SeriesId, Wait, Writer,
+};
+
+/// Milliseconds between two points of a series, as in the original.
+pub const STEP_MS: i64 = 50;
+/// Points by which a late point may be late.
+const LATENESS: u64 = 1000;
+
+/// How many series, and how many points each.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Series.
+    pub series: u32,
+    /// Points of each series.
+    pub points: i64,
+}
+
+impl Shape {
+    /// All points.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        u64::from(self.series) * self.points.cast_unsigned()
+    }
+
+    /// Memory for all points in raw blocks, with room for the blocks that are only begun.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        (self.total() as usize * 17) + (self.series as usize * 2 * 8256) + (64 << 20)
+    }
+}
+
+/// How points reach the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// Series after series, each point its own call.
+    SeriesByPoint,
+    /// Series after series, in batches of so many points.
+    SeriesByBatch(usize),
+    /// Tick after tick over all series, each point its own call.
+    TicksByPoint,
+    /// Tick after tick, one row of a registered group a call.
+    TicksByRow,
+    /// Series after series by point, so many percent of them late.
+    Late(u64),
+}
+
+/// What one insertion took.
+#[derive(Debug, Clone, Copy)]
+pub struct Inserted {
+    /// Until every point was readable.
+    pub visible: Duration,
+    /// Until every point was in a block as well: nothing left to merge.
+    pub settled: Duration,
+    /// The longest that any writer was busy appending.
+    pub writer_only: Duration,
+}
+
+/// An index with its series registered and room for everything, from `pool` or from fresh memory.
+pub fn index(shape: Shape, pool: Option<Arc<Pool>>) -> anyhow::Result<Index> {
+    let budget_bytes = shape.size_bytes() as u64 * 4;
+    let options =
+        Options { pool, budget_bytes, wait: Wait::Never, workers: 1, ..Options::default() };
+    let index = Index::with(options)?;
+    for id in 0..shape.series {
+        index.register_id(SeriesId(id))?;
+    }
+    Ok(index)
+}
+
+/// The value of every point: its time, as in the original.
+#[must_use]
+pub fn value_at(time: i64) -> f64 {
+    time as f64
+}
+
+/// Runs `work` on `threads` threads that all start together; from the first start to the last end.
+pub fn on_threads<R: Send>(
+    threads: usize,
+    work: impl Fn(usize) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<(Duration, Vec<(Duration, R)>)> {
+    let barrier = Barrier::new(threads);
+    let run = |thread: usize| -> anyhow::Result<(Instant, Instant, R)> {
+        barrier.wait();
+        let start = Instant::now();
+        let result = work(thread)?;
+        Ok((start, Instant::now(), result))
+    };
+    let outcomes = thread::scope(|scope| {
+        let spawned: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(thread)
+                })
+            })
+            .collect();
+        let joined = spawned
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?);
+        joined.collect::<anyhow::Result<Vec<_>>>()
+    })?;
+    let first = outcomes.iter().map(|(start, ..)| *start).min().context("no thread")?;
+    let last = outcomes.iter().map(|(_, end, _)| *end).max().context("no thread")?;
+    Ok((
+        last - first,
+        outcomes.into_iter().map(|(start, end, result)| (end - start, result)).collect(),
+    ))
+}
+
+/// Appends everything, settles, and returns the three clocks.
+pub fn insert(
+    index: &Index,
+    shape: Shape,
+    arrival: Arrival,
+    threads: usize,
+) -> anyhow::Result<Inserted> {
+    let next = AtomicU32::new(0);
+    let order = match arrival {
+        Arrival::Late(percent) => arrival_order(shape.points, percent),
+        _ => Vec::new(),
+    };
+    let ready: Vec<Point> = match arrival {
+        Arrival::SeriesByBatch(_) => {
+            (0..shape.points).map(|n| Point::new(n * STEP_MS, value_at(n * STEP_MS))).collect()
+        }
+        _ => Vec::new(),
+    };
+    let (visible, busy) = on_threads(threads, |thread| match arrival {
+        Arrival::SeriesByPoint => each_series(index, shape, &next, |w| by_point(w, shape)),
+        Arrival::SeriesByBatch(size) => {
+            each_series(index, shape, &next, |w| by_batch(w, &ready, size))
+        }
+        Arrival::Late(_) => each_series(index, shape, &next, |w| in_order_of(w, &order)),
+        Arrival::TicksByPoint => ticks_by_point(index, shape, thread, threads),
+        Arrival::TicksByRow => ticks_by_row(index, shape, thread, threads),
+    })?;
+    let start = Instant::now();
+    ensure!(index.settle()? == 0, "a series is still owned");
+    let settled = visible + start.elapsed();
+    let writer_only = busy.iter().map(|(busy, ())| *busy).max().context("no thread")?;
+    Ok(Inserted { visible, settled, writer_only })
+}
+
+/// Pulls whole series off a common counter, as the original does.
+fn each_series(
+    index: &Index,
+    shape: Shape,
+    next: &AtomicU32,
+    append: impl Fn(&mut Writer<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    loop {
+        let id = next.fetch_add(1, Ordering::Relaxed);
+        if id >= shape.series {
+            return Ok(());
+        }
+        append(&mut index.writer(SeriesId(id))?)?;
+    }
+}
+
+fn by_point(writer: &mut Writer<'_>, shape: Shape) -> anyhow::Result<()> {
+    for n in 0..shape.points {
+        let time = n * STEP_MS;
+        writer.append(time, value_at(time))?;
+    }
+    Ok(())
+}
+
+/// The points stand ready, as after a decoder: the clock runs for the index, not for making them.
+fn by_batch(writer: &mut Writer<'_>, ready: &[Point], size: usize) -> anyhow::Result<()> {
+    for batch in ready.chunks(size) {
+        writer.extend(batch)?;
+    }
+    Ok(())
+}
+
+fn in_order_of(writer: &mut Writer<'_>, order: &[i64]) -> anyhow::Result<()> {
+    for time in order {
+        writer.append(*time, value_at(*time))?;
+    }
+    Ok(())
+}
+
+/// The series of one thread: a contiguous share.
+fn share(shape: Shape, thread: usize, threads: usize) -> Vec<SeriesId> {
+    let (series, thread, threads) = (shape.series as usize, thread, threads);
+    (series * thread / threads..series * (thread + 1) / threads)
+        .map(|id| SeriesId(id as u32))
+        .collect()
+}
+
+fn ticks_by_point(
+    index: &Index,
+    shape: Shape,
+    thread: usize,
+    threads: usize,
+) -> anyhow::Result<()> {
+    let ids = share(shape, thread, threads);
+    let mut writers = ids.iter().map(|id| index.writer(*id)).collect::<Result<Vec<_>, _>>()?;
+    for n in 0..shape.points {
+        let time = n * STEP_MS;
+        for writer in &mut writers {
+            writer.append(time, value_at(time))?;
+        }
+    }
+    Ok(())
+}
+
+fn ticks_by_row(index: &Index, shape: Shape, thread: usize, threads: usize) -> anyhow::Result<()> {
+    let ids = share(shape, thread, threads);
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let mut group: GroupWriter<'_> = index.group(&ids)?;
+    let mut row = vec![0.0; ids.len()];
+    for n in 0..shape.points {
+        let time = n * STEP_MS;
+        row.fill(value_at(time));
+        group.append_row(time, &row)?;
+    }
+    Ok(())
+}
+
+/// The times of one series in the order in which they arrive: `percent` of them wait until up to
+/// `LATENESS` later points have gone ahead.
+#[must_use]
+pub fn arrival_order(points: i64, percent: u64) -> Vec<i64> {
+    let mut random = Random::new(123_456);
+    let mut arrivals: Vec<(i64, i64)> = (0..points)
+        .map(|n| {
+            let late = random.below(100) < percent;
+            let by = if late { 1 + random.below(LATENESS).cast_signed() } else { 0 };
+            (n + by, n * STEP_MS)
+        })
+        .collect();
+    arrivals.sort_unstable_by_key(|(at, time)| (*at, *time));
+    arrivals.into_iter().map(|(_, time)| time).collect()
+}
+
+/// Reads everything back and compares every point: rows read equal rows written, or the run fails.
+pub fn verify(index: &Index, shape: Shape) -> anyhow::Result<()> {
+    (0..shape.series).try_for_each(|id| verify_series(index, id, shape))
+}
+
+/// As `verify`, for one series.
+pub fn verify_series(index: &Index, id: u32, shape: Shape) -> anyhow::Result<()> {
+    let points = index.range(SeriesId(id), -MAX_TIME..=MAX_TIME);
+    let (read, written) = (points.len(), shape.points);
+    ensure!(read as i64 == written, "series {id}: {read} rows read, {written} written");
+    for (n, point) in points.iter().enumerate() {
+        let time = n as i64 * STEP_MS;
+        let expected = Point::new(time, value_at(time));
+        ensure!(point.same_bits(&expected), "series {id}: read {point:?}, wrote {expected:?}");
+    }
+    Ok(())
+}
+
+/// A small generator of its own: runs are the same everywhere.
+pub struct Random(u64);
+
+impl Random {
+    /// Starts from `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// The next number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((u128::from(self.0) * u128::from(limit)) >> 64) as u64
+    }
+}
