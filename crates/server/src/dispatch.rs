@@ -1,7 +1,7 @@
 //! From a request's path to the store and back.
 //!
 //! ```text
-//! call ─▶ path → method ─▶ admit (limits) ─▶ decode ─▶ store ─▶ encode ─▶ reply
+//! call ─▶ path → method ─▶ decode ─▶ admit (limits) ─▶ store ─▶ encode ─▶ reply
 //!   └ not gRPC: plain HTTP        └──────── contained: a panic answers INTERNAL ────────┘
 //! ```
 
@@ -69,15 +69,16 @@ async fn answer(
     body: RecvStream,
     reply: &mut Reply<'_>,
 ) -> Result<(), Status> {
+    #[cfg(test)]
+    tests::panic_if_asked(headers);
     require_leader(node, headers)?;
     let messages = Messages::new(node, body);
     if method.kind() != Kind::Unary {
         return Box::pin(stream(node, method, messages, reply)).await;
     }
-    let _admitted = node.admit()?;
     let frame = match method {
-        Method::Range => unary(messages, |request| node.store.range(request)).await?,
-        Method::Put => unary(messages, |request| node.store.put(request)).await?,
+        Method::Range => unary(node, messages, |request| node.store.range(request)).await?,
+        Method::Put => unary(node, messages, |request| node.store.put(request)).await?,
         _ => Box::pin(rare(node, method, messages)).await?,
     };
     reply.unary(frame);
@@ -88,19 +89,23 @@ async fn answer(
 async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Bytes, Status> {
     let store = &node.store;
     match method {
-        Method::DeleteRange => unary(messages, |request| store.delete_range(request)).await,
-        Method::Txn => unary(messages, |request| store.txn(request)).await,
-        Method::Compact => unary(messages, |request| store.compact(request)).await,
-        Method::LeaseGrant => unary(messages, |request| store.lease_grant(request)).await,
-        Method::LeaseRevoke => unary(messages, |request| store.lease_revoke(request)).await,
+        Method::DeleteRange => unary(node, messages, |request| store.delete_range(request)).await,
+        Method::Txn => unary(node, messages, |request| store.txn(request)).await,
+        Method::Compact => unary(node, messages, |request| store.compact(request)).await,
+        Method::LeaseGrant => unary(node, messages, |request| store.lease_grant(request)).await,
+        Method::LeaseRevoke => unary(node, messages, |request| store.lease_revoke(request)).await,
         Method::LeaseTimeToLive => {
-            unary(messages, |request| store.lease_time_to_live(request)).await
+            unary(node, messages, |request| store.lease_time_to_live(request)).await
         }
-        Method::LeaseLeases => unary(messages, |_: LeaseLeasesRequest| store.lease_leases()).await,
-        Method::MemberList => unary(messages, |request| store.member_list(request)).await,
-        Method::Alarm => unary(messages, |request| store.alarm(request)).await,
-        Method::MaintenanceStatus => unary(messages, |_: StatusRequest| store.status()).await,
-        Method::Defragment => unary(messages, |_: DefragmentRequest| store.defragment()).await,
+        Method::LeaseLeases => {
+            unary(node, messages, |_: LeaseLeasesRequest| store.lease_leases()).await
+        }
+        Method::MemberList => unary(node, messages, |request| store.member_list(request)).await,
+        Method::Alarm => unary(node, messages, |request| store.alarm(request)).await,
+        Method::MaintenanceStatus => unary(node, messages, |_: StatusRequest| store.status()).await,
+        Method::Defragment => {
+            unary(node, messages, |_: DefragmentRequest| store.defragment()).await
+        }
         Method::HealthCheck => health::check(node, messages).await,
         _ => Err(unimplemented(method)),
     }
@@ -136,12 +141,48 @@ fn unimplemented(method: Method) -> Status {
     Status::new(Code::Unimplemented, format!("method {} not implemented", method.name()))
 }
 
-async fn unary<Q, A, F>(messages: Messages<'_>, serve: impl FnOnce(Q) -> F) -> Result<Bytes, Status>
+async fn unary<Q, A, F>(
+    node: &Node,
+    messages: Messages<'_>,
+    serve: impl FnOnce(Q) -> F,
+) -> Result<Bytes, Status>
 where
     Q: Message + Default,
     A: Message,
     F: Future<Output = Result<A, StoreError>>,
 {
     let request = messages.only().await?;
+    // Not before the request is whole: who sends slowly takes no one else's place.
+    let _admitted = node.admit()?;
     Ok(frame(&serve(request).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Server};
+    use chronolith_proto::etcdserverpb::{PutRequest, kv_client::KvClient};
+
+    const PANIC: &str = "chronolith-test-panic";
+
+    /// Stands for a bug in request code.
+    pub(super) fn panic_if_asked(headers: &HeaderMap) {
+        assert!(!headers.contains_key(PANIC), "asked to panic");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_counted_and_leaves_the_connection_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::start(Config::new(directory.path().join("data"))).await.unwrap();
+        let endpoint = format!("http://{}", server.address());
+        let mut kv = KvClient::connect(endpoint).await.unwrap();
+        let mut request = tonic::Request::new(PutRequest::default());
+        request.metadata_mut().insert(PANIC, "yes".parse().unwrap());
+        let refused = kv.put(request).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Internal);
+        assert_eq!(refused.message(), "chronolith: the request panicked: asked to panic");
+        assert_eq!(server.node().metrics.panics.get(), 1);
+        let request = PutRequest { key: "k".into(), ..PutRequest::default() };
+        kv.put(request).await.unwrap();
+    }
 }

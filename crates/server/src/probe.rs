@@ -74,7 +74,10 @@ impl Check {
         match self {
             // A member votes from its first start on: learners come with clusters.
             Check::NonLearner => Ok(()),
-            Check::DataCorruption => no_alarm(node, AlarmType::Corrupt).await,
+            Check::DataCorruption => match is_raised(node, AlarmType::Corrupt).await? {
+                true => Err("alarm activated: CORRUPT".to_owned()),
+                false => Ok(()),
+            },
             Check::SerializableRead => read(node, true).await,
             Check::LinearizableRead => read(node, false).await,
         }
@@ -130,8 +133,9 @@ async fn health(node: &Node, query: &Query<'_>) -> Response<Bytes> {
 
 async fn unhealthy(node: &Node, query: &Query<'_>) -> Result<(), String> {
     for alarm in [AlarmType::Nospace, AlarmType::Corrupt] {
-        if !query.has_value("exclude", alarm.as_str_name()) {
-            no_alarm(node, alarm).await?;
+        let name = alarm.as_str_name();
+        if !query.has_value("exclude", name) && is_raised(node, alarm).await? {
+            return Err(format!("ALARM {name}"));
         }
     }
     let serializable = query.has_value("serializable", "true");
@@ -149,14 +153,11 @@ async fn read(node: &Node, serializable: bool) -> Result<(), String> {
     node.store.range(request).await.map(drop).map_err(|error| error.to_string())
 }
 
-async fn no_alarm(node: &Node, alarm: AlarmType) -> Result<(), String> {
+async fn is_raised(node: &Node, alarm: AlarmType) -> Result<bool, String> {
     let request =
         AlarmRequest { action: AlarmAction::Get.into(), alarm: alarm.into(), ..Default::default() };
     let answer = node.store.alarm(request).await.map_err(|error| error.to_string())?;
-    match answer.alarms.iter().any(|active| active.alarm == i32::from(alarm)) {
-        true => Err(format!("ALARM {}", alarm.as_str_name())),
-        false => Ok(()),
-    }
+    Ok(answer.alarms.iter().any(|active| active.alarm == i32::from(alarm)))
 }
 
 async fn metrics(node: &Node) -> String {

@@ -1,6 +1,9 @@
 //! `chronolith serve`: a process around a server. Logs go to stderr, the banner to stdout.
 
-use std::{io, io::Write, net::SocketAddr};
+use std::{
+    io::{self, IsTerminal, Write},
+    net::SocketAddr,
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -126,7 +129,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("CHRONOLITH_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,h2=warn,hyper=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     // Fails only when a log is set up already, which then is the one to use.
     let _ = log.try_init();
 }

@@ -112,6 +112,11 @@ impl RunningServer {
         &self.addresses
     }
 
+    #[cfg(test)]
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// The store behind the server.
     #[must_use]
     pub fn store(&self) -> &Store {
