@@ -12,9 +12,9 @@ use chronolith_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use chronolith_proto::etcdserverpb::watch_client::WatchClient;
 use chronolith_proto::etcdserverpb::watch_request::RequestUnion;
 use chronolith_proto::etcdserverpb::{
-    AlarmRequest, CompactionRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutResponse,
-    StatusRequest, WatchCancelRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    AlarmRequest, CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
+    LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutResponse, StatusRequest,
+    WatchCancelRequest, WatchProgressRequest, WatchRequest, WatchResponse,
 };
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -62,7 +62,7 @@ impl Session {
                 self.lease(&verb, &mut words).await
             }
             "grpc" => self.unknown(words.next()).await,
-            _ => self.maintenance(&verb, &mut words).await,
+            _ => self.maintenance(&verb).await,
         };
         assert!(words.is_empty(), "{text}: words are left over");
         render::answer(lines)
@@ -148,7 +148,7 @@ impl Session {
         Ok(lines)
     }
 
-    async fn maintenance(&mut self, verb: &str, words: &mut Words) -> Lines {
+    async fn maintenance(&mut self, verb: &str) -> Lines {
         let mut client = MaintenanceClient::new(self.channel.clone());
         match verb {
             "status" => {
@@ -172,12 +172,6 @@ impl Session {
             "alarms" => {
                 let answer = client.alarm(AlarmRequest::default()).await?.into_inner();
                 Ok(vec![format!(" alarms {:?}", answer.alarms)])
-            }
-            "hash_kv" => {
-                let request = HashKvRequest { revision: words.number() };
-                let answer = client.hash_kv(request).await?.into_inner();
-                let compacted = answer.compact_revision;
-                Ok(vec![format!("{} compact_revision {compacted}", render::header(answer.header))])
             }
             _ => panic!("{verb} is no command"),
         }
