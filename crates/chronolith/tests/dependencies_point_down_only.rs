@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-const STOREYS: [(&str, u8); 12] = [
+const STOREYS: [(&str, u8); 13] = [
     ("chronolith-engine", 1),
     ("chronolith-proto", 1),
     ("chronolith-raft", 2),
@@ -16,6 +16,7 @@ const STOREYS: [(&str, u8); 12] = [
     ("chronolith-server", 4),
     ("chronolith-bench", 5),
     ("chronolith-bench-compare", 6),
+    ("chronolith-conformance", 6),
     ("chronolith-fuzz", 6),
     ("chronolith", 6),
 ];
