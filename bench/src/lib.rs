@@ -3,5 +3,6 @@
 //! Rules for every workload here: the clock stops when the last record is readable; every answer is
 //! checked; acknowledged, durable and readable operations are reported apart; a lost record fails the run.
 
+pub mod engine;
 pub mod series;
 pub mod server;

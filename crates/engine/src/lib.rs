@@ -36,4 +36,6 @@ pub use overlay::Overlay;
 pub use profile::{Compression, Profile, StatisticsLevel};
 #[cfg(feature = "rocksdb")]
 pub use rocks::RocksEngine;
-pub use stats::{CacheStats, CompactionStats, Latency, MemoryParts, Rates, Stats};
+pub use stats::{
+    CacheStats, CompactionStats, Latency, Line, MemoryParts, Monitor, Rates, Stats, Thresholds,
+};

@@ -21,7 +21,10 @@
 //! ```
 
 mod metrics;
+mod monitor;
 mod table;
+
+pub use monitor::{Line, Monitor, Thresholds};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;

@@ -1,0 +1,84 @@
+//! The engines that are measured.
+
+use anyhow::Result;
+use chronolith_engine::{Compression, Engine, MemoryEngine, Profile};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+/// Which engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// In RAM; its log only where a case asks for durability.
+    Memory,
+    /// On disk; needs a build with `--features rocksdb`.
+    Rocksdb,
+}
+
+impl Kind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Rocksdb => "rocksdb",
+        }
+    }
+
+    /// The engines of this build.
+    pub(super) fn built() -> Vec<Self> {
+        match cfg!(feature = "rocksdb") {
+            true => vec![Self::Memory, Self::Rocksdb],
+            false => vec![Self::Memory],
+        }
+    }
+}
+
+/// A fresh engine in a directory of its own, which goes with it.
+pub(super) struct Subject {
+    pub(super) engine: Arc<dyn Engine>,
+    dir: PathBuf,
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+impl Subject {
+    /// A durable engine (with its log).
+    pub(super) fn new(kind: Kind, root: &Path, profile: &Profile) -> Result<Self> {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = root.join(format!("{}-{number}", kind.name()));
+        let engine = match kind {
+            Kind::Memory => Arc::new(MemoryEngine::open(&dir)?),
+            Kind::Rocksdb => rocksdb(&dir, profile)?,
+        };
+        Ok(Self { engine, dir })
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // The measurement is done; a directory that stays is visible to the user.
+        let _ = self.engine.close();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[cfg(feature = "rocksdb")]
+fn rocksdb(dir: &Path, profile: &Profile) -> Result<Arc<dyn Engine>> {
+    Ok(Arc::new(chronolith_engine::RocksEngine::open(dir, profile)?))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn rocksdb(_dir: &Path, _profile: &Profile) -> Result<Arc<dyn Engine>> {
+    anyhow::bail!("this build has no RocksDB: build with --features rocksdb")
+}
+
+pub(super) const COMPRESSIONS: [(&str, Compression); 5] = [
+    ("none", Compression::None),
+    ("snappy", Compression::Snappy),
+    ("lz4", Compression::Lz4),
+    ("zstd", Compression::Zstd),
+    ("tiered", Compression::Tiered),
+];

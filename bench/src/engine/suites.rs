@@ -1,0 +1,583 @@
+//! The workloads. Each fills a fresh engine, measures, and checks every answer.
+
+use super::{
+    Scale,
+    data::{self, Kind as Data, Rng, Zipf, is_value_of, key, scattered, value},
+    report::Row,
+    subject::{COMPRESSIONS, Kind, Subject},
+};
+use anyhow::{Context, Result, ensure};
+use chronolith_engine::{BulkLoader, ColumnId, Durability, Engine, KeyRange, Profile, WriteBatch};
+use hdrhistogram::Histogram;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Records of a batch where the batch is not what is measured.
+const LOAD_BATCH: u64 = 1_000;
+const RANGE: u64 = 100;
+const DURABILITIES: [(&str, Durability); 3] = [
+    ("log off", Durability::NoWal),
+    ("log on", Durability::Buffered),
+    ("synced", Durability::Sync),
+];
+
+/// What a suite measures with.
+pub(super) struct Bench<'a> {
+    pub(super) scale: &'a Scale,
+    pub(super) kind: Kind,
+    pub(super) profile: Profile,
+    pub(super) rows: Vec<Row>,
+    pub(super) each: &'a dyn Fn(&Row),
+}
+
+/// Latencies in nanoseconds, up to a minute, right within 1 %.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 2).expect("the bounds are sound constants")
+}
+
+/// Runs `operation` so often, and times each.
+fn timed(
+    count: u64,
+    mut operation: impl FnMut(u64) -> Result<()>,
+) -> Result<(Duration, Histogram<u64>)> {
+    let mut latencies = histogram();
+    let begun = Instant::now();
+    let mut last = begun;
+    for number in 0..count {
+        operation(number)?;
+        let now = Instant::now();
+        latencies.saturating_record((now - last).as_nanos() as u64);
+        last = now;
+    }
+    Ok((last - begun, latencies))
+}
+
+fn put(
+    engine: &dyn Engine,
+    column: ColumnId,
+    number: u64,
+    size: usize,
+    durability: Durability,
+) -> Result<()> {
+    let mut batch = WriteBatch::with_capacity(1);
+    batch.put(column, key(number).to_vec(), value(number, Data::Json, size));
+    Ok(engine.write(batch, durability)?)
+}
+
+fn check(engine: &dyn Engine, column: ColumnId, number: u64) -> Result<()> {
+    let found = engine.get(column, &key(number))?;
+    ensure!(
+        found.is_some_and(|found| is_value_of(&found, number)),
+        "record {number} is lost or wrong"
+    );
+    Ok(())
+}
+
+/// Ready-made values: making them must not be measured.
+fn values(count: u64, size: usize) -> Vec<bytes::Bytes> {
+    (0..count).map(|number| value(number, Data::Json, size).into()).collect()
+}
+
+impl Bench<'_> {
+    fn subject(&self) -> Result<(Subject, ColumnId)> {
+        self.subject_with(&self.profile)
+    }
+
+    fn subject_with(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
+        let subject = Subject::new(self.kind, &self.scale.dir, profile)?;
+        let column = subject.engine.column("bench")?;
+        Ok((subject, column))
+    }
+
+    fn loaded(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
+        let (subject, column) = self.subject_with(profile)?;
+        let mut loader = BulkLoader::new(&*subject.engine, Durability::NoWal);
+        for number in 0..self.scale.records {
+            let number = scattered(number, self.scale.records);
+            loader.put(
+                column,
+                key(number).to_vec(),
+                value(number, Data::Json, self.scale.value_bytes),
+            )?;
+        }
+        loader.finish()?;
+        subject.engine.flush()?;
+        Ok((subject, column))
+    }
+
+    fn row(&self, suite: &'static str, case: impl Into<String>) -> Row {
+        Row::new(suite, self.kind.name(), case)
+    }
+
+    fn done(&mut self, row: Row) {
+        (self.each)(&row);
+        self.rows.push(row);
+    }
+
+    /// Batch sizes × log off, on, synced; random order of keys.
+    pub(super) fn batches(&mut self) -> Result<()> {
+        for size in [100, 500, 1_000, 5_000, 10_000, 100_000] {
+            for (name, durability) in DURABILITIES {
+                let count = self.scale.operations.max(size);
+                let row = self.batch_case(size, count, durability)?;
+                self.done(Row { case: format!("{size} records, {name}"), ..row });
+            }
+        }
+        Ok(())
+    }
+
+    fn batch_case(&self, size: u64, count: u64, durability: Durability) -> Result<Row> {
+        let (subject, column) = self.subject()?;
+        let values = values(count, self.scale.value_bytes);
+        let mut latencies = histogram();
+        let begun = Instant::now();
+        for first in (0..count).step_by(size as usize) {
+            let mut batch = WriteBatch::with_capacity(size as usize);
+            for number in first..(first + size).min(count) {
+                let number = scattered(number, count);
+                batch.put(column, key(number).to_vec(), values[number as usize].clone());
+            }
+            let written = Instant::now();
+            subject.engine.write(batch, durability)?;
+            latencies.saturating_record(written.elapsed().as_nanos() as u64);
+        }
+        let took = begun.elapsed();
+        (0..count).step_by(97).try_for_each(|number| check(&*subject.engine, column, number))?;
+        Ok(self.row("batches", "").took(count, took).latencies(&latencies))
+    }
+
+    /// One batch, fixed chunks and adaptive chunks, as the originals compared them.
+    pub(super) fn bulk(&mut self) -> Result<()> {
+        const LIMIT: f64 = 0.95;
+        for count in [10_000, 50_000, 100_000] {
+            for (name, durability) in &DURABILITIES[..2] {
+                let mut best = [0.0f64; 3];
+                // Alternating runs, the best of each: a burst of other load hits all three alike.
+                for _ in 0..self.scale.repeats {
+                    for (way, best) in best.iter_mut().enumerate() {
+                        *best = best.max(self.bulk_case(way, count, *durability)?);
+                    }
+                }
+                let [one, fixed, adaptive] = best;
+                for (way, rate) in
+                    [("one batch", one), ("chunks of a tenth", fixed), ("adaptive", adaptive)]
+                {
+                    let took = Duration::from_secs_f64(count as f64 / rate);
+                    let mut row = self
+                        .row("bulk", format!("{count} records, {name}, {way}"))
+                        .took(count, took);
+                    if way == "adaptive" {
+                        let share = adaptive / one.max(fixed);
+                        row.note = format!("{:.0} % of the better", share * 100.0);
+                        row.passed = Some(share >= LIMIT);
+                    }
+                    self.done(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn bulk_case(&self, way: usize, count: u64, durability: Durability) -> Result<f64> {
+        let (subject, column) = self.subject()?;
+        let values = values(count, self.scale.value_bytes);
+        let records = (0..count).map(|number| scattered(number, count));
+        let begun = Instant::now();
+        if way == 0 {
+            let mut batch = WriteBatch::with_capacity(count as usize);
+            records.for_each(|number| {
+                batch.put(column, key(number).to_vec(), values[number as usize].clone());
+            });
+            subject.engine.write(batch, durability)?;
+        } else {
+            let mut loader = match way {
+                1 => {
+                    BulkLoader::with_fixed_chunks(&*subject.engine, durability, count as usize / 10)
+                }
+                _ => BulkLoader::new(&*subject.engine, durability),
+            };
+            for number in records {
+                loader.put(column, key(number).to_vec(), values[number as usize].clone())?;
+            }
+            loader.finish()?;
+        }
+        Ok(count as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    pub(super) fn reads(&mut self) -> Result<()> {
+        let (subject, column) = self.loaded(&self.profile)?;
+        let (engine, records, operations) =
+            (&*subject.engine, self.scale.records, self.scale.operations);
+        let mut rng = Rng::new(1);
+        let (took, latencies) = timed(operations, |_| check(engine, column, rng.below(records)))?;
+        self.done(self.row("reads", "random, hit").took(operations, took).latencies(&latencies));
+
+        let (took, latencies) = timed(operations, |number| {
+            let mut absent = key(number % records);
+            absent[15] = b'-';
+            ensure!(engine.get(column, &absent)?.is_none(), "a record that was never written");
+            Ok(())
+        })?;
+        self.done(self.row("reads", "random, miss").took(operations, took).latencies(&latencies));
+
+        let (took, latencies) =
+            timed(operations, |number| check(engine, column, number % records))?;
+        self.done(
+            self.row("reads", "sequential gets").took(operations, took).latencies(&latencies),
+        );
+
+        let begun = Instant::now();
+        let scanned = scan(engine, column, KeyRange::all())?;
+        ensure!(scanned == records, "{scanned} of {records} records scanned");
+        self.done(self.row("reads", "scan of everything").took(records, begun.elapsed()));
+
+        let mut back = KeyRange::all();
+        back.end = std::ops::Bound::Unbounded;
+        let begun = Instant::now();
+        let scanned = scan_back(engine, column, back)?;
+        ensure!(scanned == records, "{scanned} of {records} records scanned backward");
+        self.done(self.row("reads", "scan backward").took(records, begun.elapsed()));
+
+        let ranges = operations / 20;
+        let (took, latencies) = timed(ranges, |_| {
+            let first = rng.below(records.saturating_sub(RANGE).max(1));
+            let last = (first + RANGE).min(records);
+            let range = KeyRange::half_open(key(first).to_vec().into(), key(last).to_vec().into());
+            ensure!(scan(engine, column, range)? == last - first, "a range lacks records");
+            Ok(())
+        })?;
+        self.done(self.row("reads", "ranges of 100").took(ranges, took).latencies(&latencies));
+        Ok(())
+    }
+
+    pub(super) fn writes(&mut self) -> Result<()> {
+        let (count, size) = (self.scale.operations, self.scale.value_bytes);
+        for (name, random) in [("sequential, one by one", false), ("random, one by one", true)] {
+            let (subject, column) = self.subject()?;
+            let (took, latencies) = timed(count, |number| {
+                let number = if random { scattered(number, count) } else { number };
+                put(&*subject.engine, column, number, size, Durability::Buffered)
+            })?;
+            (0..count)
+                .step_by(97)
+                .try_for_each(|number| check(&*subject.engine, column, number))?;
+            self.done(self.row("writes", name).took(count, took).latencies(&latencies));
+        }
+        // A sync takes about a millisecond, and all threads together must not take minutes.
+        let synced = (count / 100).clamp(20, 2_000);
+        for threads in [1, 2, 4, 16] {
+            for (name, durability, count) in
+                [("log on", Durability::Buffered, count), ("synced", Durability::Sync, synced)]
+            {
+                let (subject, column) = self.subject()?;
+                let (took, latencies) = concurrent(threads, count, |thread, number| {
+                    let number = scattered(thread * count + number, threads * count);
+                    put(&*subject.engine, column, number, size, durability)
+                })?;
+                let all = threads * count;
+                (0..all)
+                    .step_by(97)
+                    .try_for_each(|number| check(&*subject.engine, column, number))?;
+                let case = format!("random, {threads} threads, {name}");
+                self.done(self.row("writes", case).took(all, took).latencies(&latencies));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn mixed(&mut self) -> Result<()> {
+        for (case, reads_percent) in
+            [("80 % reads, 20 % writes", 80), ("50 % reads, 50 % writes", 50)]
+        {
+            let row = self.mixed_case(reads_percent)?;
+            self.done(Row { case: case.into(), ..row });
+        }
+        Ok(())
+    }
+
+    pub(super) fn mixed_case(&self, reads_percent: u64) -> Result<Row> {
+        const THREADS: u64 = 2;
+        let (subject, column) = self.loaded(&self.profile)?;
+        let (engine, records, size) =
+            (&*subject.engine, self.scale.records, self.scale.value_bytes);
+        let count = self.scale.operations / THREADS;
+        let (took, latencies) = concurrent(THREADS, count, |thread, number| {
+            let mut rng = Rng::new(thread << 32 | number);
+            let record = rng.below(records);
+            match rng.below(100) < reads_percent {
+                true => check(engine, column, record),
+                false => put(engine, column, record, size, Durability::Buffered),
+            }
+        })?;
+        Ok(self.row("mixed", "").took(count * THREADS, took).latencies(&latencies))
+    }
+
+    /// YCSB's core workloads with their standard distributions.
+    pub(super) fn ycsb(&mut self) -> Result<()> {
+        let zipf = Zipf::new(self.scale.records);
+        for workload in ['A', 'B', 'C', 'D', 'E', 'F'] {
+            let (subject, column) = self.loaded(&self.profile)?;
+            let run = Ycsb {
+                engine: &*subject.engine,
+                column,
+                zipf: &zipf,
+                size: self.scale.value_bytes,
+                inserted: AtomicU64::new(self.scale.records),
+            };
+            let count = self.scale.operations / if workload == 'E' { 10 } else { 1 };
+            let mut rng = Rng::new(u64::from(workload as u32));
+            let (took, latencies) = timed(count, |_| run.operation(workload, &mut rng))?;
+            self.done(
+                self.row("ycsb", format!("workload {workload}"))
+                    .took(count, took)
+                    .latencies(&latencies),
+            );
+        }
+        Ok(())
+    }
+
+    /// Codec × kind of data: ratio, load and read rates. Only where there are files.
+    pub(super) fn compression(&mut self) -> Result<()> {
+        for (data, records) in self.data_sets()? {
+            for (name, compression) in COMPRESSIONS {
+                let profile = Profile { compression, ..self.profile.clone() };
+                let (subject, column) = self.subject_with(&profile)?;
+                let engine = &*subject.engine;
+                let begun = Instant::now();
+                let mut loader = BulkLoader::new(engine, Durability::NoWal);
+                for (key, value) in &records {
+                    loader.put(column, key.clone(), value.clone())?;
+                }
+                loader.finish()?;
+                engine.flush()?;
+                engine.compact_range(column, KeyRange::all())?;
+                let took = begun.elapsed();
+                let mut row = self.row("compression", format!("{data}, {name}: load, compact"));
+                let stats = engine.stats()?;
+                (row.disk_bytes, row.ratio) = (stats.disk_bytes, stats.compression_ratio);
+                self.done(row.took(records.len() as u64, took));
+                let mut rng = Rng::new(2);
+                let (took, latencies) = timed(self.scale.operations / 4, |_| {
+                    let (key, value) = &records[rng.below(records.len() as u64) as usize];
+                    ensure!(
+                        engine.get(column, key)?.as_deref() == Some(&value[..]),
+                        "a record is wrong"
+                    );
+                    Ok(())
+                })?;
+                let row = self.row("compression", format!("{data}, {name}: random gets"));
+                self.done(row.took(self.scale.operations / 4, took).latencies(&latencies));
+            }
+        }
+        Ok(())
+    }
+
+    fn data_sets(&self) -> Result<Vec<(&'static str, Records)>> {
+        const VALUE_BYTES: usize = 1024;
+        let made = |kind| {
+            let record =
+                |number| (key(number).to_vec().into(), value(number, kind, VALUE_BYTES).into());
+            (0..self.scale.records / 5).map(record).collect()
+        };
+        let mut packages: Vec<_> =
+            data::packages()?.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        packages.sort();
+        packages.dedup_by(|a: &mut (bytes::Bytes, bytes::Bytes), b| a.0 == b.0);
+        Ok(vec![
+            ("json", made(Data::Json)),
+            ("kubernetes", made(Data::Kubernetes)),
+            ("packages", packages),
+        ])
+    }
+
+    /// Block cache, write buffer and background jobs, each alone.
+    pub(super) fn knobs(&mut self) -> Result<()> {
+        for mib in [256, 512, 1024, 2048] {
+            let profile = Profile { block_cache_bytes: mib << 20, ..self.profile.clone() };
+            let (subject, column) = self.loaded(&profile)?;
+            let (records, operations) = (self.scale.records, self.scale.operations);
+            let mut rng = Rng::new(3);
+            let (took, latencies) =
+                timed(operations, |_| check(&*subject.engine, column, rng.below(records)))?;
+            let row = self.row("knobs", format!("block cache {mib} MiB: random gets"));
+            let hits = subject.engine.stats()?.cache.and_then(|cache| cache.hit_rate());
+            let note = hits.map_or_else(String::new, |rate| format!("{:.1} % hits", rate * 100.0));
+            self.done(Row { note, ..row.took(operations, took).latencies(&latencies) });
+        }
+        for mib in [64, 128, 256, 512] {
+            let profile = Profile { write_buffer_bytes: mib << 20, ..self.profile.clone() };
+            self.load_case(format!("write buffer {mib} MiB: random load"), &profile)?;
+        }
+        for jobs in [2, 4, 8, 16] {
+            let profile = Profile { background_jobs: jobs, ..self.profile.clone() };
+            self.load_case(format!("background jobs {jobs}: random load"), &profile)?;
+        }
+        Ok(())
+    }
+
+    fn load_case(&mut self, case: String, profile: &Profile) -> Result<()> {
+        let (subject, column) = self.subject_with(profile)?;
+        let values = values(self.scale.records, self.scale.value_bytes);
+        let mut latencies = histogram();
+        let begun = Instant::now();
+        for first in (0..self.scale.records).step_by(LOAD_BATCH as usize) {
+            let mut batch = WriteBatch::with_capacity(LOAD_BATCH as usize);
+            for number in first..(first + LOAD_BATCH).min(self.scale.records) {
+                let number = scattered(number, self.scale.records);
+                batch.put(column, key(number).to_vec(), values[number as usize].clone());
+            }
+            let written = Instant::now();
+            subject.engine.write(batch, Durability::Buffered)?;
+            latencies.saturating_record(written.elapsed().as_nanos() as u64);
+        }
+        let row = self.row("knobs", case).took(self.scale.records, begun.elapsed());
+        let note = subject
+            .engine
+            .stats()?
+            .stalled
+            .map_or_else(String::new, |time| format!("stalled {time:.1?}"));
+        self.done(Row { note, ..row.latencies(&latencies) });
+        Ok(())
+    }
+
+    /// What the engine must reach on a machine of two cores.
+    pub(super) fn targets(&mut self) -> Result<()> {
+        const BATCH: u64 = 100_000;
+        const BATCH_SECONDS: f64 = 0.2;
+        const GETS_PER_S: f64 = 300_000.0;
+        const P99_US: f64 = 1_000.0;
+        let row = self.batch_case(BATCH, BATCH, Durability::Sync)?;
+        let note = format!("under {BATCH_SECONDS} s");
+        let passed = Some(row.seconds < BATCH_SECONDS);
+        self.done(Row {
+            suite: "targets",
+            case: "100 K records, one synced batch".into(),
+            note,
+            passed,
+            ..row
+        });
+
+        let (subject, column) = self.loaded(&self.profile)?;
+        let (engine, records) = (&*subject.engine, self.scale.records);
+        // Once through everything, so that it is cached.
+        (0..records).try_for_each(|number| check(engine, column, number))?;
+        let numbers: Vec<[u8; 16]> =
+            (0..self.scale.operations).map(|n| key(data::mix(n) % records)).collect();
+        let begun = Instant::now();
+        for key in &numbers {
+            ensure!(engine.get(column, key)?.is_some(), "a record is lost");
+        }
+        let row = self.row("targets", format!("random gets of {records} cached keys, one thread"));
+        let row = row.took(numbers.len() as u64, begun.elapsed());
+        let (passed, note) = (Some(row.per_s >= GETS_PER_S), format!("at least {GETS_PER_S}/s"));
+        self.done(Row { note, passed, ..row });
+        drop(subject);
+
+        let row = self.mixed_case(50)?;
+        let passed = row.p99_us.map(|p99| p99 < P99_US);
+        let case = "p99 at half reads, half writes".into();
+        self.done(Row { suite: "targets", case, note: "under 1 ms".into(), passed, ..row });
+        Ok(())
+    }
+}
+
+type Records = Vec<(bytes::Bytes, bytes::Bytes)>;
+
+fn scan(engine: &dyn Engine, column: ColumnId, range: KeyRange) -> Result<u64> {
+    let snapshot = engine.snapshot()?;
+    let mut cursor = snapshot.cursor(column, range)?;
+    cursor.seek_to_first()?;
+    let mut count = 0;
+    while cursor.valid() {
+        ensure!(cursor.value().len() >= 16, "a value is cut short");
+        count += 1;
+        cursor.next()?;
+    }
+    Ok(count)
+}
+
+fn scan_back(engine: &dyn Engine, column: ColumnId, range: KeyRange) -> Result<u64> {
+    let snapshot = engine.snapshot()?;
+    let mut cursor = snapshot.cursor(column, range)?;
+    cursor.seek_to_last()?;
+    let mut count = 0;
+    while cursor.valid() {
+        count += 1;
+        cursor.prev()?;
+    }
+    Ok(count)
+}
+
+/// Runs `operation` so often on each thread; the time is that of the slowest.
+fn concurrent(
+    threads: u64,
+    count: u64,
+    operation: impl Fn(u64, u64) -> Result<()> + Sync,
+) -> Result<(Duration, Histogram<u64>)> {
+    let operation = &operation;
+    let begun = Instant::now();
+    let parts = thread::scope(|scope| {
+        let spawn = |thread| scope.spawn(move || timed(count, |number| operation(thread, number)));
+        let handles: Vec<_> = (0..threads).map(spawn).collect();
+        let join =
+            |handle: thread::ScopedJoinHandle<'_, Result<_>>| handle.join().expect("no panic");
+        handles.into_iter().map(join).collect::<Result<Vec<(Duration, Histogram<u64>)>>>()
+    })?;
+    let took = begun.elapsed();
+    let mut sum = histogram();
+    parts.iter().try_for_each(|(_, part)| sum.add(part)).context("histograms differ")?;
+    Ok((took, sum))
+}
+
+struct Ycsb<'a> {
+    engine: &'a dyn Engine,
+    column: ColumnId,
+    zipf: &'a Zipf,
+    size: usize,
+    /// Records written so far: inserts continue behind them.
+    inserted: AtomicU64,
+}
+
+impl Ycsb<'_> {
+    fn operation(&self, workload: char, rng: &mut Rng) -> Result<()> {
+        let percent = rng.below(100);
+        match workload {
+            'A' if percent < 50 => self.update(self.zipf.scrambled(rng)),
+            'B' if percent < 5 => self.update(self.zipf.scrambled(rng)),
+            'D' | 'E' if percent < 5 => self.insert(),
+            'D' => self.read(self.inserted.load(Ordering::Relaxed) - 1 - self.zipf.rank(rng)),
+            'E' => self.scan(self.zipf.scrambled(rng), 1 + rng.below(RANGE)),
+            'F' if percent < 50 => {
+                let record = self.zipf.scrambled(rng);
+                self.read(record)?;
+                self.update(record)
+            }
+            _ => self.read(self.zipf.scrambled(rng)),
+        }
+    }
+
+    fn read(&self, record: u64) -> Result<()> {
+        check(self.engine, self.column, record)
+    }
+
+    fn update(&self, record: u64) -> Result<()> {
+        put(self.engine, self.column, record, self.size, Durability::Buffered)
+    }
+
+    fn insert(&self) -> Result<()> {
+        let record = self.inserted.load(Ordering::Relaxed);
+        self.update(record)?;
+        self.inserted.store(record + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn scan(&self, first: u64, count: u64) -> Result<()> {
+        let last = (first + count).min(self.inserted.load(Ordering::Relaxed));
+        let range = KeyRange::half_open(key(first).to_vec().into(), key(last).to_vec().into());
+        ensure!(scan(self.engine, self.column, range)? == last - first, "a scan lacks records");
+        Ok(())
+    }
+}
