@@ -78,12 +78,9 @@ impl View {
         start: &[u8],
         end: &[u8],
     ) -> Result<Option<(Bytes, Bytes)>> {
-        if start >= end {
-            return Ok(None);
-        }
         let timer = self.meter.get_begins();
-        let bounds = (Bound::Included(start), Bound::Excluded(end));
-        let first = self.records(column)?.range::<_, [u8]>(bounds).next();
+        // A range of the tree would look for its end as well, a second descent.
+        let first = self.records(column)?.get_next(start).filter(|record| record.key() < end);
         self.meter.get_ends(timer, first.map(|record| record.value().len()));
         Ok(first.map(|record| (record.key_bytes(), record.value_bytes())))
     }
