@@ -1,8 +1,13 @@
 //! What the writer, the readers and the watch hub share.
 
-use crate::{Error, Result, key, log, record::Record};
+use crate::{
+    Error, Result,
+    key::{self, Revision},
+    log,
+    record::Record,
+};
 use bytes::Bytes;
-use chronolith_engine::{ColumnId, Engine, KeyRange};
+use chronolith_engine::{ColumnId, Engine, KeyRange, Snapshot};
 use std::{
     ops::Bound,
     sync::{
@@ -75,15 +80,28 @@ impl Core {
 
     /// The version of `key` that is the newest at revision `at`.
     pub(crate) fn head(&self, key: &[u8], at: i64) -> Result<Head> {
-        let mut end = key::prefix(key);
-        let mut start = Vec::with_capacity(end.capacity());
-        start.extend_from_slice(&end);
-        key::turn_into_end(&mut end);
-        key::push_revision(&mut start, key::newest_at(at));
-        match self.engine.first(self.columns.versions, &start, &end)? {
-            None => Ok(Head::default()),
-            Some((key, value)) => head(&key, &value),
-        }
+        let (start, end) = key::versions_from(key, key::newest_at(at));
+        let found = self.engine.first(self.columns.versions, &start, &end)?;
+        found.map_or(Ok(Head::default()), |(key, value)| head(&key, &value))
+    }
+
+    /// The same, in a snapshot.
+    pub(crate) fn head_in(&self, snapshot: &dyn Snapshot, key: &[u8], at: i64) -> Result<Head> {
+        let (start, end) = key::versions_from(key, key::newest_at(at));
+        let found = snapshot.first(self.columns.versions, &start, &end)?;
+        found.map_or(Ok(Head::default()), |(key, value)| head(&key, &value))
+    }
+
+    /// The record that revision `at` gave `key`, by what its log says.
+    pub(crate) fn record(
+        &self,
+        snapshot: &dyn Snapshot,
+        key: &[u8],
+        at: Revision,
+    ) -> Result<Record> {
+        let corrupt = || Error::Corrupt { what: "version of a key" };
+        let stored = snapshot.get(self.columns.versions, &key::version(key, at))?;
+        Record::decode(&stored.ok_or_else(corrupt)?)?.ok_or_else(corrupt)
     }
 
     pub(crate) fn meta(&self, key: &[u8]) -> Result<Option<i64>> {

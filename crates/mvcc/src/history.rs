@@ -25,7 +25,8 @@ pub struct Change {
     pub kind: Kind,
     /// The key.
     pub key: Bytes,
-    /// Revision of the key's version before this revision, a tombstone's too; 0 where there was none.
+    /// Revision of the key's version before this revision, a tombstone's too unless it was compacted
+    /// by then; 0 where there was none.
     pub previous: i64,
     /// What a put left; none for a delete, and where a compaction removed it.
     pub put: Option<Put>,
@@ -117,6 +118,9 @@ impl Reader {
     }
 
     /// Versions of `key` made at revisions `from` to `to`, newest first, up to `limit` of them.
+    ///
+    /// Of those up to the compact revision only the one that was current then is shown, whether or
+    /// not the others have been removed yet: the answer is the same on every replica.
     pub fn key_history(
         &self,
         key: &[u8],
@@ -124,24 +128,28 @@ impl Reader {
         to: i64,
         limit: usize,
     ) -> Result<Vec<KeyVersion>> {
-        let core = &self.core;
-        let to = to.min(core.current());
-        let snapshot = core.engine.snapshot()?;
-        let bounds = key::range(&Span::Point(Bytes::copy_from_slice(key)));
-        let mut cursor = snapshot.cursor(core.columns.versions, bounds)?;
-        let mut newest = key::prefix(key);
-        key::push_revision(&mut newest, key::newest_at(to));
-        cursor.seek(&newest)?;
-        let mut found = Vec::new();
-        while cursor.valid() && found.len() < limit {
-            let (_, place) = key::split(cursor.key()).ok_or(CORRUPT_KEY)?;
-            if place.main < from {
-                break;
+        self.with_view(|view| {
+            let bounds = key::range(&Span::Point(Bytes::copy_from_slice(key)));
+            let mut cursor = view.source.cursor(view.versions, bounds)?;
+            let mut newest = key::prefix(key);
+            key::push_revision(&mut newest, key::newest_at(to.min(view.current)));
+            cursor.seek(&newest)?;
+            let mut found = Vec::new();
+            while cursor.valid() && found.len() < limit {
+                let (_, place) = key::split(cursor.key()).ok_or(CORRUPT_KEY)?;
+                let is_compacted = place.main < view.compact;
+                if place.main < from || (is_compacted && Record::is_tombstone(cursor.value())) {
+                    break;
+                }
+                let stored = cursor.value_bytes();
+                found.push(key_version(&self.core, view.source, place, is_compacted, &stored)?);
+                if place.main <= view.compact {
+                    break;
+                }
+                cursor.next()?;
             }
-            found.push(key_version(core, &*snapshot, place, &cursor.value_bytes())?);
-            cursor.next()?;
-        }
-        Ok(found)
+            Ok(found)
+        })
     }
 
     /// The newest revision not later than `time_ms`; none where all of the log is later.
@@ -207,9 +215,14 @@ fn key_version(
     core: &Core,
     snapshot: &dyn Snapshot,
     place: Revision,
+    is_compacted: bool,
     stored: &Bytes,
 ) -> Result<KeyVersion> {
-    let entry = snapshot.get(core.columns.log, &key::log(place.main))?;
+    // The log of a compacted revision may still be there, or not any more.
+    let entry = match is_compacted {
+        true => None,
+        false => snapshot.get(core.columns.log, &key::log(place.main))?,
+    };
     let stamp =
         entry.map(|bytes| log::decode(place.main, &bytes)).transpose()?.map(|entry| entry.stamp);
     let put = Record::decode(stored)?.map(Put::of);

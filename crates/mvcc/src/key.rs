@@ -64,6 +64,16 @@ pub(crate) fn version(key: &[u8], revision: Revision) -> Vec<u8> {
     out
 }
 
+/// From where to where the versions of `key` lie that are not newer than `newest`.
+pub(crate) fn versions_from(key: &[u8], newest: Revision) -> (Vec<u8>, Vec<u8>) {
+    let mut end = prefix(key);
+    let mut start = Vec::with_capacity(end.capacity());
+    start.extend_from_slice(&end);
+    push_revision(&mut start, newest);
+    turn_into_end(&mut end);
+    (start, end)
+}
+
 /// The newest place a version may have to be seen at revision `main`.
 pub(crate) fn newest_at(main: i64) -> Revision {
     Revision { main, sub: u32::MAX }

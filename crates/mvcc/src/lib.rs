@@ -22,6 +22,7 @@
 mod compare;
 mod core;
 mod error;
+mod hash;
 mod history;
 mod key;
 mod log;
@@ -38,6 +39,7 @@ mod varint;
 pub mod watch;
 
 pub use error::{Error, Result};
+pub use hash::HashKv;
 pub use history::{Change, KeyVersion, Put, Revised};
 pub use log::Kind;
 pub use mvcc::{Leases, Mvcc, Stamp};

@@ -1,6 +1,6 @@
 //! The store itself: opening it, and handing out its writer and readers.
 
-use crate::{Reader, Result, Run, core::Core, watch::WatchHub};
+use crate::{Reader, Result, Run, core::Core, scrub::Scrub, watch::WatchHub};
 use bytes::Bytes;
 use chronolith_engine::Engine;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ pub struct Mvcc {
     pub(crate) hub: Arc<WatchHub>,
     /// Time of the newest revision; the next one's is not smaller.
     pub(crate) time_ms: u64,
+    pub(crate) scrub: Scrub,
 }
 
 impl Mvcc {
@@ -63,7 +64,7 @@ impl Mvcc {
         let (core, time_ms) = Core::open(engine)?;
         let core = Arc::new(core);
         let hub = Arc::new(WatchHub::new(Arc::clone(&core)));
-        Ok(Self { core, hub, time_ms })
+        Ok(Self { core, hub, time_ms, scrub: Scrub::default() })
     }
 
     /// A reader; any number of them work beside the writer.

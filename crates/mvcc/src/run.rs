@@ -251,10 +251,13 @@ impl<'a> Run<'a> {
 
     /// The newest version of `key`, and whether this run wrote it.
     fn head(&self, key: &[u8]) -> Result<(Head, bool)> {
-        match self.heads.get(key) {
-            Some(head) => Ok((head.clone(), true)),
-            None => Ok((self.mvcc.core.head(key, i64::MAX)?, false)),
-        }
+        let (head, known) = match self.heads.get(key) {
+            Some(head) => (head.clone(), true),
+            None => (self.mvcc.core.head(key, i64::MAX)?, false),
+        };
+        // Some replicas have removed a compacted tombstone already, others have not: none sees it.
+        let gone = head.record.is_none() && head.revision < self.compact;
+        Ok((if gone { Head::default() } else { head }, known))
     }
 
     /// Writes one version of a key: `after`, or a tombstone.

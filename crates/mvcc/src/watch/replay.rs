@@ -3,10 +3,9 @@
 use super::{EventBatch, WatchEvent, groups::Wish};
 use crate::{
     Error, Kind, Result,
-    core::{Core, Head, head},
+    core::{Core, Head},
     key::{self, Revision},
     log::{self, LoggedChange},
-    record::Record,
 };
 use bytes::Bytes;
 use chronolith_engine::Snapshot;
@@ -89,10 +88,10 @@ impl Replay<'_> {
     }
 
     fn event(&self, at: Revision, change: LoggedChange) -> Result<WatchEvent> {
-        // The log may outlive its request's buffer for long, so events do not hold on to it.
+        // An event may wait in a queue for long: it must not keep the whole log entry in memory.
         let key = Bytes::copy_from_slice(&change.key);
         let after = match change.kind {
-            Kind::Put => Some(self.record(&key, at)?),
+            Kind::Put => Some(self.core.record(self.snapshot, &key, at)?),
             Kind::Delete => None,
         };
         let before = if self.wish.prev_kv && change.previous != 0 {
@@ -105,24 +104,12 @@ impl Replay<'_> {
         Ok(WatchEvent::new(at.main, key, after, prev_kv))
     }
 
-    fn record(&self, key: &[u8], at: Revision) -> Result<Record> {
-        let stored = self.snapshot.get(self.core.columns.versions, &key::version(key, at))?;
-        let corrupt = Error::Corrupt { what: "version of a key" };
-        Record::decode(&stored.ok_or(corrupt)?)?.ok_or(Error::Corrupt { what: "version of a key" })
-    }
-
     /// The key at revision `at`, unless that was compacted.
     fn before(&self, key: &[u8], at: i64) -> Result<Head> {
         if at < self.compact {
-            return Ok(Head::default());
-        }
-        let mut end = key::prefix(key);
-        let mut start = end.clone();
-        key::turn_into_end(&mut end);
-        key::push_revision(&mut start, key::newest_at(at));
-        match self.snapshot.first(self.core.columns.versions, &start, &end)? {
-            Some((key, value)) => head(&key, &value),
-            None => Ok(Head::default()),
+            Ok(Head::default())
+        } else {
+            self.core.head_in(self.snapshot, key, at)
         }
     }
 }
