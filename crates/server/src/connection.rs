@@ -30,6 +30,7 @@ use crate::{
     dispatch,
     node::{Node, Phase},
     probe,
+    socket::Socket,
 };
 
 /// What every HTTP/2 connection begins with; nothing else does.
@@ -80,14 +81,15 @@ async fn speaks_http2(socket: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn http2(node: &Arc<Node>, socket: TcpStream) {
+async fn http2(node: &Arc<Node>, stream: TcpStream) {
+    let socket = Socket::new(stream);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(node.limits.streams_per_connection_max)
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
-        .handshake::<_, Bytes>(socket);
+        .handshake::<_, Bytes>(socket.clone());
     let Ok(Ok(mut connection)) = timeout(FIRST_BYTE_TIMEOUT, handshake).await else { return };
     let mut calls = FuturesUnordered::new();
     let mut phases = node.phases();
@@ -100,7 +102,11 @@ async fn http2(node: &Arc<Node>, socket: TcpStream) {
             connection.graceful_shutdown();
         }
         let serve_call = |(request, respond)| dispatch::call(Arc::clone(node), request, respond);
-        drive(cx, &mut connection, &mut calls, serve_call)
+        let driven = drive(cx, &mut connection, &mut calls, serve_call);
+        match socket.poll_send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Ready(Ok(())) | Poll::Pending => driven,
+        }
     })
     .await;
 }
@@ -110,7 +116,7 @@ type Arrival = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
 /// Takes in what came, works on every call that can go on, sends what is ready; ends with the connection.
 fn drive<F: Future<Output = ()>>(
     cx: &mut Context<'_>,
-    connection: &mut Connection<TcpStream, Bytes>,
+    connection: &mut Connection<Socket, Bytes>,
     calls: &mut FuturesUnordered<F>,
     serve_call: impl Fn(Arrival) -> F,
 ) -> Poll<()> {

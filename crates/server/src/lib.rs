@@ -31,6 +31,7 @@ mod node;
 mod probe;
 mod serve;
 mod server;
+mod socket;
 mod status;
 mod watch;
 
