@@ -5,6 +5,11 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod serve;
 
+/// Requests allocate on one thread and are freed on another, which is what mimalloc is good at.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A replicated, versioned, verifiable key-value store that speaks the etcd v3 API.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
