@@ -1,7 +1,7 @@
 //! An open database with the handles of its columns, which borrow from it.
 //!
-//! Column names are RocksDB's family names, except that RocksDB keeps `default` for itself: it is
-//! escaped, and so is what begins with the escape. Columns are numbered in the order of their
+//! Column names are RocksDB's family names, except that RocksDB keeps `default` for itself and refuses
+//! an empty name: both are escaped, and so is what begins with the escape. Columns are numbered in the order of their
 //! creation, which RocksDB's manifest keeps.
 
 use crate::{ColumnId, Error, Result};
@@ -95,7 +95,7 @@ impl View {
 
 /// RocksDB's name for a column.
 pub(super) fn family_name(column: &str) -> Cow<'_, str> {
-    match column == RESERVED || column.starts_with(ESCAPE) {
+    match column.is_empty() || column == RESERVED || column.starts_with(ESCAPE) {
         true => format!("{ESCAPE}{column}").into(),
         false => column.into(),
     }
