@@ -46,7 +46,8 @@ if ! command -v etcdctl >/dev/null; then
     say "etcdctl is not installed (apt install etcd-client); that was all"
     exit 0
 fi
-export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=$endpoint
+# Without "http://": etcdctl 3.4 would send the whole URL as the authority of some requests.
+export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=${endpoint#http://}
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 run etcdctl get --prefix --keys-only --limit 3 /debian/linux-image
 revision=$(etcdctl get / --write-out json | sed 's/.*"revision":\([0-9]*\).*/\1/')
