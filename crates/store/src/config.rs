@@ -1,5 +1,6 @@
 //! How a store is opened: where, on which engine, and within which limits.
 
+use chronolith_engine::Profile;
 use std::{fmt, path::PathBuf, str::FromStr};
 
 /// Log entries between two checkpoints: a restart replays at most two such stretches, which takes
@@ -99,6 +100,8 @@ pub struct StoreConfig {
     pub data_dir: PathBuf,
     /// The engine; a directory keeps the one that it was created with.
     pub engine: EngineKind,
+    /// Settings of the rocksdb engine.
+    pub profile: Profile,
     /// The member's name for people.
     pub name: String,
     /// Where other members reach this one; shown in the member list.
@@ -121,6 +124,7 @@ impl StoreConfig {
         Self {
             data_dir: data_dir.into(),
             engine: EngineKind::default(),
+            profile: Profile::default(),
             name: "default".to_owned(),
             peer_urls: Vec::new(),
             client_urls: Vec::new(),

@@ -22,6 +22,7 @@ use std::{
 const FORMAT: u32 = 1;
 /// etcd's `--initial-cluster-token` default.
 const DEFAULT_CLUSTER_TOKEN: &str = "etcd-cluster";
+const LOG: &str = "log";
 const LOCK: &str = "LOCK";
 const IDENTITY: &str = "IDENTITY";
 /// The next identity, until it is whole.
@@ -39,6 +40,8 @@ pub(crate) struct Identity {
     pub(crate) engine: String,
     /// Starts so far, this one included.
     pub(crate) starts: u64,
+    /// The log was there once: it must always be from then on.
+    pub(crate) log_begun: bool,
 }
 
 /// A data directory that this process holds. Dropping it lets go.
@@ -62,6 +65,9 @@ impl Directory {
             None => new_identity(config),
         };
         check(path, &identity, config)?;
+        if identity.log_begun && is_missing(&path.join(LOG))? {
+            return Err(OpenError::MissingLog { path: path.join(LOG) });
+        }
         identity.starts += 1;
         write_identity(path, &identity)?;
         Ok(Self { path: path.clone(), identity, _lock: lock })
@@ -72,7 +78,16 @@ impl Directory {
     }
 
     pub(crate) fn log(&self) -> PathBuf {
-        self.path.join("log")
+        self.path.join(LOG)
+    }
+
+    /// Remembers that the log is there.
+    pub(crate) fn log_has_begun(&mut self) -> Result<(), OpenError> {
+        if self.identity.log_begun {
+            return Ok(());
+        }
+        self.identity.log_begun = true;
+        write_identity(&self.path, &self.identity)
     }
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
@@ -107,6 +122,15 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// Whether a directory does not exist or holds nothing.
+fn is_missing(path: &Path) -> Result<bool, OpenError> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(OpenError::Io { path: path.to_owned(), source }),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {
@@ -146,6 +170,7 @@ fn new_identity(config: &StoreConfig) -> Identity {
         cluster_token: token.to_owned(),
         engine: config.engine.name().to_owned(),
         starts: 0,
+        log_begun: false,
     }
 }
 
@@ -286,6 +311,20 @@ mod tests {
         bytes[20] ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(matches!(Directory::open(&config), Err(OpenError::DamagedIdentity { .. })));
+    }
+
+    #[test]
+    fn a_log_that_vanished_is_not_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::new(dir.path());
+        let mut directory = Directory::open(&config).unwrap();
+        fs::create_dir(directory.log()).unwrap();
+        fs::write(directory.log().join("1"), "entries").unwrap();
+        directory.log_has_begun().unwrap();
+        drop(directory);
+        drop(Directory::open(&config).unwrap());
+        fs::remove_file(dir.path().join("log/1")).unwrap();
+        assert!(matches!(Directory::open(&config), Err(OpenError::MissingLog { .. })));
     }
 
     #[test]

@@ -78,6 +78,14 @@ pub enum OpenError {
         "this build has no {0} engine: build with `--features rocksdb`, or use --engine memory"
     )]
     EngineNotBuilt(&'static str),
+    /// The log was there at an earlier start.
+    #[error(
+        "{path} is empty, but what was acknowledged stood there: put it back, restore the data directory from a backup, or start with a new one"
+    )]
+    MissingLog {
+        /// The directory of the log.
+        path: PathBuf,
+    },
     /// No checkpoint is whole, and the log does not reach back to the beginning.
     #[error(
         "no usable checkpoint in {path} ({what}), and the log does not hold what they held: \
@@ -103,9 +111,9 @@ pub enum OpenError {
     /// The stored versions could not be opened.
     #[error("versions: {0}")]
     Versions(#[from] chronolith_mvcc::Error),
-    /// The state machine's own records do not read.
-    #[error(transparent)]
-    Apply(#[from] Box<crate::machine::ApplyError>),
+    /// The log could not be opened, or does not fit the data.
+    #[error("{0}")]
+    Raft(#[from] chronolith_raft::Error),
     /// A record of the store's own does not read.
     #[error("stored {what} is corrupt: restore the data directory from a backup")]
     CorruptRecord {

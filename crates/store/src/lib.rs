@@ -18,12 +18,9 @@
 //! This crate must never know sockets, HTTP, or gRPC beyond the messages and codes that it answers with.
 
 mod admission;
-// The log is still missing, and with it who calls these.
-#[allow(dead_code)]
 mod checkpoints;
 mod command;
 mod config;
-#[allow(dead_code)]
 mod directory;
 mod error;
 mod lease;
@@ -31,7 +28,6 @@ mod machine;
 mod maintenance;
 mod open;
 mod proposer;
-mod sequencer;
 mod shared;
 mod store;
 mod upkeep;

@@ -7,10 +7,11 @@ use crate::{
     store::{Store, mismatch},
 };
 use chronolith_proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo, Member,
-    MemberListRequest, MemberListResponse, ResponseHeader, StatusResponse,
-    alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentResponse, DowngradeInfo,
+    HashKvRequest, HashKvResponse, HashResponse, Member, MemberListRequest, MemberListResponse,
+    ResponseHeader, StatusResponse, alarm_request::AlarmAction,
 };
+use tokio::sync::oneshot;
 
 /// The etcd whose behaviour is followed: clients turn features on by it.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -27,6 +28,7 @@ impl Store {
         let alarms = self.inner.shared.alarms.read().list(AlarmType::None);
         let mut errors: Vec<String> = alarms.iter().map(alarm_text).collect();
         errors.extend(raft.poisoned);
+        errors.extend(raft.checkpoint_error.map(|cause| format!("checkpoint: {cause}")));
         if raft.leader.is_none() {
             errors.push(StoreError::NoLeader.to_string());
         }
@@ -99,6 +101,32 @@ impl Store {
             (Answer::Alarm(alarms), header) => Ok(AlarmResponse { header, alarms }),
             (other, _) => Err(mismatch(&other)),
         }
+    }
+
+    /// A checksum of the versions up to a revision (0: the newest), which is the same on all members.
+    pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, StoreError> {
+        let _admitted = self.admit()?;
+        let (reader, (reply, answer)) = (self.inner.reader.clone(), oneshot::channel());
+        // It reads everything, for seconds perhaps: not on a thread that serves others.
+        let work = move || {
+            // Nobody listens to a request that was cancelled.
+            let _ = reply.send(reader.hash_kv(request.revision));
+        };
+        let thread = std::thread::Builder::new().name("hash".to_owned());
+        thread.spawn(work).map_err(|error| StoreError::Storage(error.to_string()))?;
+        let hashed = answer.await.map_err(|_| StoreError::Stopped)??;
+        Ok(HashKvResponse {
+            header: Some(self.header()),
+            hash: hashed.hash,
+            compact_revision: hashed.compact_revision,
+            hash_revision: hashed.hash_revision,
+        })
+    }
+
+    /// A checksum of all versions as they are now.
+    pub async fn hash(&self) -> Result<HashResponse, StoreError> {
+        let hashed = self.hash_kv(HashKvRequest::default()).await?;
+        Ok(HashResponse { header: hashed.header, hash: hashed.hash })
     }
 
     /// Nothing to do: neither engine keeps free pages that only this would give back.

@@ -3,60 +3,64 @@
 //! ```text
 //! lock, identity ─▶ engine (newest checkpoint that is whole) ─▶ versions, leases, alarms ─▶ log: replay
 //! ```
+//! What is missing or damaged is refused with a way out; nothing is begun anew in silence.
 
-#[cfg(not(feature = "rocksdb"))]
-use crate::EngineKind;
 use crate::{
-    StoreConfig,
+    EngineKind, StoreConfig,
     admission::Admission,
-    checkpoints::{Checkpoints, Restored},
+    checkpoints::{Checkpoints, Damaged, Restored},
     command::Envelopes,
-    directory::Directory,
+    directory::{Directory, io_error},
     error::OpenError,
-    machine::{Columns, Machine},
+    machine::{Columns, Machine, Outcome, storage::Storage},
     proposer::Proposer,
-    sequencer::RaftHandle,
     shared::Shared,
     store::{Inner, Running, Store},
     upkeep::UpkeepThread,
 };
 use chronolith_engine::Engine;
+#[cfg(feature = "rocksdb")]
+use chronolith_engine::RocksEngine;
 use chronolith_mvcc::Mvcc;
+use chronolith_raft::{RaftConfig, RaftHandle, RaftNode};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
 impl Store {
     /// Opens the store in a directory, and replays what its log holds beyond the engine.
     pub fn open(config: StoreConfig) -> Result<Self, OpenError> {
-        #[cfg(not(feature = "rocksdb"))]
-        if config.engine == EngineKind::RocksDb {
+        if config.engine == EngineKind::RocksDb && !cfg!(feature = "rocksdb") {
             return Err(OpenError::EngineNotBuilt(config.engine.name()));
         }
-        let directory = Directory::open(&config)?;
+        let mut directory = Directory::open(&config)?;
         let identity = directory.identity().clone();
-        let Restored { engine, .. } = Checkpoints::open(directory.checkpoints())?.restore()?;
-        let engine: Arc<dyn Engine> = Arc::new(engine);
+        let Opened { engine, storage, damaged } = open_engine(&config, &directory)?;
         let mvcc = Mvcc::open(Arc::clone(&engine))?;
         let (reader, mvcc) = (mvcc.reader(), Arc::new(Mutex::new(mvcc)));
-        let shared = Arc::new(Shared::default());
-        let machine = Machine::open(Arc::clone(&engine), Arc::clone(&mvcc), Arc::clone(&shared))?;
-        let raft = RaftHandle::start(identity.member_id, machine).map_err(Box::new)?;
+        let shared = Arc::<Shared>::default();
+        let columns = Columns::open(&*engine)?;
+        let machine = Machine::open(
+            Arc::clone(&engine),
+            Arc::clone(&mvcc),
+            Arc::clone(&shared),
+            storage.clone(),
+        )?;
+        let raft = start_raft(&config, &directory, machine, &damaged)?;
+        directory.log_has_begun()?;
+        storage.set_aside(&damaged)?;
         let envelopes = Envelopes::new(identity.member_id, identity.starts);
         let proposer = Arc::new(Proposer::new(raft, envelopes));
         shared.raise_term(proposer.status().term);
-        let upkeep = UpkeepThread {
-            shared: Arc::clone(&shared),
-            mvcc: Arc::clone(&mvcc),
-            proposer: Arc::clone(&proposer),
-        };
-        let upkeep = upkeep.start().map_err(crate::directory::io_error(&config.data_dir))?;
+        let upkeep =
+            UpkeepThread { shared: Arc::clone(&shared), mvcc, proposer: Arc::clone(&proposer) };
+        let upkeep = upkeep.start().map_err(io_error(&config.data_dir))?;
         Ok(Self::new(Inner {
             identity,
             limits: config.limits.clone(),
             name: config.name,
             peer_urls: config.peer_urls,
             client_urls: Mutex::new(config.client_urls),
-            columns: Columns::open(&*engine)?,
+            columns,
             engine,
             reader,
             shared,
@@ -64,5 +68,50 @@ impl Store {
             admission: Admission::new(config.limits.max_requests_in_flight),
             running: Mutex::new(Some(Running { upkeep, directory })),
         }))
+    }
+}
+
+fn start_raft(
+    config: &StoreConfig,
+    directory: &Directory,
+    machine: Machine,
+    damaged: &[Damaged],
+) -> Result<RaftHandle<Outcome>, OpenError> {
+    let member = directory.identity().member_id;
+    let raft = RaftConfig {
+        checkpoint_every_entries: config.checkpoint_every_entries,
+        ..RaftConfig::new(member, vec![member], directory.log())
+    };
+    RaftNode::start(raft, machine).map_err(|error| match (&error, damaged.first()) {
+        (chronolith_raft::Error::Mismatch(_), Some(newest)) => OpenError::NoUsableCheckpoint {
+            path: directory.checkpoints(),
+            what: newest.what.clone(),
+        },
+        _ => error.into(),
+    })
+}
+
+/// An engine with the state that it has without the log.
+struct Opened {
+    engine: Arc<dyn Engine>,
+    storage: Storage,
+    damaged: Vec<Damaged>,
+}
+
+fn open_engine(config: &StoreConfig, directory: &Directory) -> Result<Opened, OpenError> {
+    match config.engine {
+        EngineKind::Memory => {
+            let checkpoints = Checkpoints::open(directory.checkpoints())?;
+            let Restored { engine, damaged } = checkpoints.restore()?;
+            let storage = Storage::Checkpoints(checkpoints);
+            Ok(Opened { engine: Arc::new(engine), storage, damaged })
+        }
+        #[cfg(feature = "rocksdb")]
+        EngineKind::RocksDb => {
+            let engine = Arc::new(RocksEngine::open(directory.engine(), &config.profile)?);
+            Ok(Opened { engine, storage: Storage::Engine, damaged: Vec::new() })
+        }
+        #[cfg(not(feature = "rocksdb"))]
+        EngineKind::RocksDb => Err(OpenError::EngineNotBuilt(config.engine.name())),
     }
 }

@@ -1,11 +1,11 @@
 //! The way into the log and back.
 
-use crate::sequencer::{ProposeError, RaftHandle, RaftStatus, Role};
 use crate::{
     command::{Actor, Change, Envelopes},
     error::StoreError,
     machine::Outcome,
 };
+use chronolith_raft::{ProposeError, RaftHandle, RaftStatus, ReadError, Role};
 use tokio::sync::oneshot;
 
 /// Proposes changes, and asks whether this member may answer reads.
@@ -81,8 +81,22 @@ impl From<ProposeError> for StoreError {
     fn from(error: ProposeError) -> Self {
         match error {
             ProposeError::Overloaded => Self::TooManyRequests,
+            ProposeError::NotLeader { leader: Some(_) } => Self::NotLeader,
+            ProposeError::NotLeader { leader: None } => Self::NoLeader,
+            ProposeError::TooLarge { .. } => Self::RequestTooLarge,
+            ProposeError::Unknown => Self::LeaderChanged,
             ProposeError::Stopped => Self::Stopped,
-            ProposeError::Poisoned(cause) => Self::Poisoned { cause },
+            error => Self::Poisoned { cause: error.to_string() },
+        }
+    }
+}
+
+impl From<ReadError> for StoreError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Overloaded => Self::TooManyRequests,
+            ReadError::Stopped => Self::Stopped,
+            error => Self::Poisoned { cause: error.to_string() },
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What the apply thread tells the rest of the store, after each commit.
 
-use crate::sequencer::Applied;
 use crate::{
     lease::{clock::LeaseClock, records::Lease},
     machine::{alarms::Alarms, applying::Effect},
 };
 use chronolith_proto::etcdserverpb::AlarmType;
+use chronolith_raft::Applied;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     collections::BTreeMap,

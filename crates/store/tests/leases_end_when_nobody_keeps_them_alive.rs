@@ -164,12 +164,17 @@ async fn keep_alives_keep_a_lease_and_its_keys() {
 #[tokio::test]
 async fn a_thousand_leases_expire_and_a_thousand_stay() {
     let store = open();
+    let mut clients = tokio::task::JoinSet::new();
     for id in 1..=1000 {
-        store.lease_grant(grant(id, 2)).await.unwrap();
-        store.put(leased(&format!("short/{id}"), "v", id)).await.unwrap();
-        store.lease_grant(grant(-id, 600)).await.unwrap();
-        store.put(leased(&format!("long/{id}"), "v", -id)).await.unwrap();
+        let store = store.store.clone();
+        clients.spawn(async move {
+            store.lease_grant(grant(-id, 600)).await.unwrap();
+            store.put(leased(&format!("long/{id}"), "v", -id)).await.unwrap();
+            store.lease_grant(grant(id, 2)).await.unwrap();
+            store.put(leased(&format!("short/{id}"), "v", id)).await.unwrap();
+        });
     }
+    clients.join_all().await;
     for id in 1..=1000 {
         until_gone(&store, &format!("short/{id}")).await;
     }

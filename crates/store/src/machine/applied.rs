@@ -4,9 +4,9 @@
 //! store: "applied" → index (8, big endian) · term (8) · conf state (the rest)
 //! ```
 
-use crate::sequencer::Applied;
 use bytes::Bytes;
 use chronolith_engine::{ColumnId, Engine, Error, Overlay};
+use chronolith_raft::Applied;
 
 const KEY: &[u8] = b"applied";
 

@@ -13,10 +13,10 @@
 pub(crate) mod alarms;
 mod applied;
 pub(crate) mod applying;
+pub(crate) mod storage;
 #[cfg(test)]
 mod tests;
 
-use crate::sequencer::{Applied, Committed, StateMachine};
 use crate::{
     command::{Change, Command},
     error::{OpenError, StoreError},
@@ -31,9 +31,11 @@ use chronolith_mvcc::Mvcc;
 use chronolith_proto::etcdserverpb::{
     AlarmMember, DeleteRangeResponse, LeaseGrantResponse, PutResponse, TxnResponse,
 };
+use chronolith_raft::{Applied, CheckpointJob, Committed, StateMachine};
 use parking_lot::Mutex;
 use prost::Message;
 use std::{collections::BTreeMap, sync::Arc};
+use storage::Storage;
 
 /// Why this member can no longer apply: an operator must look at it.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +101,7 @@ pub(crate) struct Machine {
     columns: Columns,
     state: State,
     shared: Arc<Shared>,
+    storage: Storage,
 }
 
 impl Columns {
@@ -112,12 +115,13 @@ impl Machine {
         engine: Arc<dyn Engine>,
         mvcc: Arc<Mutex<Mvcc>>,
         shared: Arc<Shared>,
+        storage: Storage,
     ) -> Result<Self, OpenError> {
         let columns = Columns::open(&*engine)?;
         let leases = columns.leases.load(&*engine)?;
         let alarms = Alarms::load(&*engine, columns.state)?;
         shared.start(&leases, &alarms);
-        Ok(Self { engine, mvcc, columns, state: State { leases, alarms }, shared })
+        Ok(Self { engine, mvcc, columns, state: State { leases, alarms }, shared, storage })
     }
 }
 
@@ -145,6 +149,13 @@ impl StateMachine for Machine {
         drop(mvcc);
         self.shared.publish(effects, &self.state.alarms, applied);
         Ok(outcomes)
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<CheckpointJob<ApplyError>, ApplyError> {
+        // What is applied while the job is on its way is in the copy as well: it holds this much at least.
+        let index = self.applied()?.map_or(0, |applied| applied.index);
+        let (engine, storage) = (Arc::clone(&self.engine), self.storage.clone());
+        Ok(Box::new(move || storage.checkpoint(&engine, index)))
     }
 }
 

@@ -1,7 +1,10 @@
 //! Apply is a function of the log: however it is cut into runs, and wherever the member restarts.
 
-use super::*;
-use crate::command::{LeaseCheckpoint, LeaseRemaining};
+use super::{storage::Storage, *};
+use crate::{
+    checkpoints::Checkpoints,
+    command::{LeaseCheckpoint, LeaseRemaining},
+};
 use chronolith_engine::{KeyRange, MemoryEngine};
 use chronolith_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
@@ -14,7 +17,9 @@ const TERM: u64 = 3;
 
 fn open(engine: &Arc<dyn Engine>) -> Machine {
     let mvcc = Arc::new(Mutex::new(Mvcc::open(Arc::clone(engine)).unwrap()));
-    Machine::open(Arc::clone(engine), mvcc, Arc::new(Shared::default())).unwrap()
+    let nowhere = Checkpoints::open(std::env::temp_dir().join("no-checkpoint-is-written")).unwrap();
+    let storage = Storage::Checkpoints(nowhere);
+    Machine::open(Arc::clone(engine), mvcc, Arc::default(), storage).unwrap()
 }
 
 fn memory() -> Arc<dyn Engine> {
