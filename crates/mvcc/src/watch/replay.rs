@@ -8,7 +8,7 @@ use crate::{
     log::{self, LoggedChange},
 };
 use bytes::Bytes;
-use chronolith_engine::Snapshot;
+use chronolith_engine::{Cursor, Snapshot};
 use std::sync::Arc;
 
 /// How much one call of `catch_up` reads. A revision is never split, so the last one may go over.
@@ -48,12 +48,10 @@ pub(crate) fn replay(
     cursor.seek_to_first()?;
     let mut next = from;
     for _ in 0..limits.max_revisions.max(1) {
-        if !cursor.valid() || next > to {
-            break;
-        }
-        let main =
-            key::log_revision(cursor.key()).ok_or(Error::Corrupt { what: "key of the log" })?;
+        let main = if cursor.valid() { log_revision(&*cursor)? } else { i64::MAX };
         if main > to {
+            // Revision 1, the empty store, has no log: the end of what is there is what counts.
+            next = to + 1;
             break;
         }
         reading.revision(main, &cursor.value_bytes())?;
@@ -64,6 +62,10 @@ pub(crate) fn replay(
         cursor.next()?;
     }
     Ok((EventBatch::new(reading.events, wish.prev_kv), next))
+}
+
+fn log_revision(cursor: &dyn Cursor) -> Result<i64> {
+    key::log_revision(cursor.key()).ok_or(Error::Corrupt { what: "key of the log" })
 }
 
 struct Replay<'a> {
