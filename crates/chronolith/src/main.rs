@@ -25,13 +25,13 @@ enum Command {
     /// Measure: workloads with progress, tables and checked answers.
     Bench {
         #[command(subcommand)]
-        workload: bench::Workload,
+        workload: Box<bench::Workload>,
     },
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(*args),
-        Command::Bench { workload } => bench::run(workload),
+        Command::Bench { workload } => bench::run(*workload),
     }
 }

@@ -23,6 +23,7 @@ use h2::server::{Builder, Connection};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
@@ -37,6 +38,8 @@ use crate::{
 const HTTP2_PREFACE: &[u8; 4] = b"PRI ";
 /// How often the rest of a preface that came byte by byte is looked for.
 const PEEK_AGAIN: Duration = Duration::from_millis(2);
+/// Silence after which the kernel asks whether the peer is still there; etcd's interval.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Room for one largest request without waiting for a window update.
 const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Room for several streams' requests at once.
@@ -58,13 +61,20 @@ pub(crate) async fn serve(node: Arc<Node>, socket: TcpStream) {
 
 async fn speak(node: Arc<Node>, socket: TcpStream) {
     let _connected = node.metrics.connections.enter();
-    // Answers are small and wanted at once. A socket that refuses this works, only slower.
-    let _ = socket.set_nodelay(true);
+    tune(&socket);
     match timeout(FIRST_BYTE_TIMEOUT, speaks_http2(&socket)).await {
         Ok(Ok(true)) => http2(&node, socket).await,
         Ok(Ok(false)) => http1(&node, socket).await,
         Ok(Err(_)) | Err(_) => {}
     }
+}
+
+/// Answers are small and wanted at once; a peer that is gone must not hold its place for ever. A socket
+/// that refuses either still works.
+fn tune(socket: &TcpStream) {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
 }
 
 async fn speaks_http2(socket: &TcpStream) -> std::io::Result<bool> {
