@@ -14,14 +14,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronolith_series::{Index, Pool};
+use chronolith_series::{Durability, Index, Pool};
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub mod load;
 pub mod query;
 pub mod report;
 
-use load::{Arrival, Inserted, Shape};
+use load::{Arrival, Data, Inserted, Shape};
 use query::{Answered, Lookup};
 use report::{Report, Row, best_and_median};
 
@@ -46,6 +46,12 @@ pub struct Args {
     /// Run only these; all of them otherwise.
     #[arg(long, value_enum, value_delimiter = ',')]
     workload: Vec<Workload>,
+    /// How often the growing index doubles: 3 makes it eight times as large as the others.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=12))]
+    doublings: u32,
+    /// Where the durable workload writes; a temporary directory otherwise.
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// A tenth of the points and one round, for a first look.
     #[arg(long)]
     quick: bool,
@@ -77,10 +83,14 @@ enum Workload {
     Beside,
     /// Blocks packed and scanned: bytes a point.
     Pack,
+    /// Points on stable storage, and read back by a new opening.
+    Durable,
+    /// One index that doubles again and again: the cost of a point must stay flat.
+    Grow,
 }
 
 impl Workload {
-    const ALL: [Workload; 7] = [
+    const ALL: [Workload; 9] = [
         Workload::Insert,
         Workload::Late,
         Workload::Lookup,
@@ -88,6 +98,8 @@ impl Workload {
         Workload::Mixed,
         Workload::Beside,
         Workload::Pack,
+        Workload::Durable,
+        Workload::Grow,
     ];
 }
 
@@ -140,6 +152,8 @@ impl Run<'_> {
             Workload::Mixed => self.mixed(),
             Workload::Beside => self.beside(),
             Workload::Pack => self.pack(),
+            Workload::Durable => self.durable(),
+            Workload::Grow => self.grow(),
         }
     }
 
@@ -240,6 +254,7 @@ impl Run<'_> {
             visible_median: visible.1,
             settled_best: Some(settled.0),
             settled_median: Some(settled.1),
+            durable_best: None,
             writer_only_best: Some(rates(|round| round.writer_only).0),
             note,
         });
@@ -315,6 +330,7 @@ impl Run<'_> {
             visible_median: median,
             settled_best: None,
             settled_median: None,
+            durable_best: None,
             writer_only_best: None,
             note,
         });
@@ -362,26 +378,85 @@ impl Run<'_> {
 
     fn pack(&mut self) -> anyhow::Result<()> {
         for threads in self.args.threads.clone() {
-            let index = self.full()?;
-            self.step(format!("pack: {threads} threads"));
-            let start = std::time::Instant::now();
-            index.pack(1);
-            let elapsed = start.elapsed();
-            let stats = index.stats();
-            let count = stats.packed_points;
-            let packed = Answered { count, elapsed, points: count };
-            load::verify(&index, self.shape)?;
-            self.push_answered("pack", "packing".into(), "points", threads, &[packed]);
-            if let (Some(row), Some(bytes)) = (self.rows.last_mut(), stats.bytes_per_packed_point())
-            {
-                row.note = format!("{bytes:.2} bytes a point, one worker beside the caller");
+            for data in Data::ALL {
+                self.step(format!("pack: {}, {threads} threads", data.name()));
+                let packed = load::pack(data, self.shape, self.recycled(), threads)?;
+                let count = self.shape.total();
+                let rate = |elapsed| Answered { count, elapsed, points: count };
+                let name = format!("{}, packing", data.name());
+                self.push_answered("pack", name, "points", threads, &[rate(packed.packing)]);
+                if let Some(row) = self.rows.last_mut() {
+                    row.note = format!("{:.2} bytes a point", packed.bytes_per_point);
+                }
+                let name = format!("{}, unpacking", data.name());
+                self.push_answered("pack", name, "points", threads, &[rate(packed.reading)]);
             }
+            let index = self.full()?;
+            index.pack(1);
+            load::verify(&index, self.shape)?;
             let ask = |run: &Self| query::scans(&index, run.shape, threads, 20);
             self.query("pack", "scans of packed blocks".into(), "scans", threads, ask)?;
             let ask = |run: &Self| query::lookups(&index, run.shape, Lookup::Random, threads, 1);
             self.query("pack", "lookups in packed blocks".into(), "lookups", threads, ask)?;
         }
         Ok(())
+    }
+
+    fn durable(&mut self) -> anyhow::Result<()> {
+        for threads in self.args.threads.clone() {
+            let (mut rounds, mut rates, mut note) = (Vec::new(), Vec::new(), String::new());
+            for round in 0..self.rounds {
+                self.step(format!("durable: {threads} threads, round {}", round + 1));
+                let temporary = match &self.args.dir {
+                    Some(dir) => tempfile::tempdir_in(dir)?,
+                    None => tempfile::tempdir()?,
+                };
+                let durability =
+                    Durability { sync_every: None, ..Durability::new(temporary.path()) };
+                let made = load::durable(self.shape, self.recycled(), durability, threads)?;
+                rates.push(millions(self.shape.total(), made.durable));
+                let reopening = millions(self.shape.total(), made.reopening);
+                note = format!(
+                    "{:.2} bytes a point, reopened at {reopening:.0} M/s",
+                    made.bytes_per_point
+                );
+                rounds.push(made.inserted);
+            }
+            self.push_inserted("durable", "one sync at the end".into(), threads, &rounds, note);
+            if let Some(row) = self.rows.last_mut() {
+                row.durable_best = Some(best_and_median(rates).0);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every step appends as much as there is already, and looks up a sample of all of it.
+    fn grow(&mut self) -> anyhow::Result<()> {
+        let threads = self.args.threads.iter().copied().max().unwrap_or(1);
+        let full = Shape { points: self.shape.points << self.args.doublings, ..self.shape };
+        // Touched before the clock: a virtual machine gets memory that it never used before from its
+        // host, at a speed that has nothing to do with an index.
+        self.recycled.prefault(full.size_bytes())?;
+        let index = load::index(full, self.recycled())?;
+        let mut from = 0;
+        for doubling in 0..=self.args.doublings {
+            let until = self.shape.points << doubling;
+            self.step(format!(
+                "grow: to {} M points",
+                until * i64::from(self.shape.series) / 1_000_000
+            ));
+            let elapsed = load::append_points(&index, self.shape.series, from..until, threads)?;
+            let part = Shape { points: until - from, ..self.shape };
+            let held = Shape { points: until, ..self.shape };
+            let grown = Answered { count: part.total(), elapsed, points: part.total() };
+            let variant = format!("appending up to {} M points", held.total() / 1_000_000);
+            self.push_answered("grow", variant, "points", threads, &[grown]);
+            let answered = query::sampled(&index, held, threads, self.shape.total() / 5)?;
+            let variant = format!("random lookups in {} M points", held.total() / 1_000_000);
+            self.push_answered("grow lookups", variant, "lookups", threads, &[answered]);
+            from = until;
+        }
+        load::verify(&index, full)
     }
 
     fn step(&self, what: String) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use chronolith_series::{
-    GroupWriter, Index, MAX_TIME, Options, Point, Pool, SeriesId, Wait, Writer,
+    Durability, GroupWriter, Index, MAX_TIME, Options, Point, Pool, SeriesId, Wait, Writer,
 };
 
 /// Milliseconds between two points of a series, as in the original.
@@ -149,6 +149,169 @@ pub fn insert(
     let settled = visible + start.elapsed();
     let writer_only = busy.iter().map(|(busy, ())| *busy).max().context("no thread")?;
     Ok(Inserted { visible, settled, writer_only })
+}
+
+/// What one durable round took.
+pub struct Durable {
+    /// As without durability.
+    pub inserted: Inserted,
+    /// Until every point was on stable storage as well.
+    pub durable: Duration,
+    /// Opening again, until every point was readable.
+    pub reopening: Duration,
+    /// Bytes written for each point.
+    pub bytes_per_point: f64,
+}
+
+/// Appends everything, settles, syncs; then opens the directory again and reads everything back.
+pub fn durable(
+    shape: Shape,
+    pool: Option<Arc<Pool>>,
+    durability: Durability,
+    threads: usize,
+) -> anyhow::Result<Durable> {
+    let budget_bytes = shape.size_bytes() as u64 * 4;
+    let options = || Options {
+        pool: pool.clone(),
+        budget_bytes,
+        durability: Some(durability.clone()),
+        ..Options::default()
+    };
+    let index = Index::with(options())?;
+    for id in 0..shape.series {
+        index.register_id(SeriesId(id))?;
+    }
+    let inserted = insert(&index, shape, Arrival::SeriesByPoint, threads)?;
+    let start = Instant::now();
+    let synced = index.sync()?;
+    let durable = inserted.settled + start.elapsed();
+    ensure!(synced.points == shape.total(), "{} points synced", synced.points);
+    drop(index);
+    let start = Instant::now();
+    let index = Index::with(options())?;
+    let reopening = start.elapsed();
+    verify(&index, shape)?;
+    let bytes_per_point = synced.size_bytes as f64 / shape.total() as f64;
+    Ok(Durable { inserted, durable, reopening, bytes_per_point })
+}
+
+/// What kinds of values are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// As in the original: value = time.
+    Ramp,
+    /// A counter that grows by 0 to 99 each step.
+    Counter,
+    /// A gauge with two decimals that wanders; times jitter by a few milliseconds.
+    Gauge,
+    /// Floats without any pattern in their last 40 bits.
+    Noise,
+}
+
+impl Data {
+    /// All kinds.
+    pub const ALL: [Data; 4] = [Data::Ramp, Data::Counter, Data::Gauge, Data::Noise];
+
+    /// For the report.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Data::Ramp => "the original's ramp",
+            Data::Counter => "counter",
+            Data::Gauge => "jittered gauge of two decimals",
+            Data::Noise => "noise",
+        }
+    }
+
+    /// The points of one series: the same for each, so that they can be compared without keeping all.
+    fn points(self, count: i64) -> Vec<Point> {
+        let mut random = Random::new(77);
+        let (mut counter, mut gauge) = (0_u64, 5000_i64);
+        (0..count)
+            .map(|n| {
+                let time = n * STEP_MS;
+                counter += random.below(100);
+                gauge += random.below(21).cast_signed() - 10;
+                match self {
+                    Data::Ramp => Point::new(time, value_at(time)),
+                    Data::Counter => Point::new(time, counter as f64),
+                    Data::Gauge => {
+                        Point::new(time + random.below(8).cast_signed(), gauge as f64 / 100.0)
+                    }
+                    Data::Noise => Point::new(time, 1.0 + random.below(1 << 40) as f64 / 1e12),
+                }
+            })
+            .collect()
+    }
+}
+
+/// What packing took.
+pub struct Packed {
+    /// Packing every closed block.
+    pub packing: Duration,
+    /// Reading every point back out of the packed blocks, without comparing.
+    pub reading: Duration,
+    /// Memory for each packed point.
+    pub bytes_per_point: f64,
+}
+
+/// Fills an index with `data`, packs it with `threads` threads, reads it and compares every point.
+pub fn pack(
+    data: Data,
+    shape: Shape,
+    pool: Option<Arc<Pool>>,
+    threads: usize,
+) -> anyhow::Result<Packed> {
+    let budget_bytes = shape.size_bytes() as u64 * 4;
+    let index =
+        Index::with(Options { pool, budget_bytes, workers: threads - 1, ..Options::default() })?;
+    let points = data.points(shape.points);
+    for id in 0..shape.series {
+        index.register_id(SeriesId(id))?;
+        index.writer(SeriesId(id))?.extend(&points)?;
+    }
+    let start = Instant::now();
+    index.pack(1);
+    let packing = start.elapsed();
+    let next = AtomicU32::new(0);
+    let (reading, _) = on_threads(threads, |_| {
+        let mut out = Vec::with_capacity(points.len());
+        loop {
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            if id >= shape.series {
+                return Ok(());
+            }
+            out.clear();
+            index.range_into(SeriesId(id), -MAX_TIME..=MAX_TIME, &mut out);
+            ensure!(out.len() == points.len(), "series {id}: {} rows read", out.len());
+        }
+    })?;
+    for id in 0..shape.series {
+        let got = index.range(SeriesId(id), -MAX_TIME..=MAX_TIME);
+        ensure!(got.iter().zip(&points).all(|(a, b)| a.same_bits(b)), "series {id} differs");
+    }
+    let bytes_per_point = index.stats().bytes_per_packed_point().context("nothing was packed")?;
+    Ok(Packed { packing, reading, bytes_per_point })
+}
+
+/// Appends the points `points` of every series, series after series.
+pub fn append_points(
+    index: &Index,
+    series: u32,
+    points: std::ops::Range<i64>,
+    threads: usize,
+) -> anyhow::Result<Duration> {
+    let next = AtomicU32::new(0);
+    let shape = Shape { series, points: points.end };
+    let (elapsed, _) = on_threads(threads, |_| {
+        each_series(index, shape, &next, |writer| {
+            for n in points.clone() {
+                writer.append(n * STEP_MS, value_at(n * STEP_MS))?;
+            }
+            Ok(())
+        })
+    })?;
+    Ok(elapsed)
 }
 
 /// Pulls whole series off a common counter, as the original does.

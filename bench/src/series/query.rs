@@ -57,6 +57,21 @@ pub fn lookups(
     Ok(Answered { count, elapsed, points: count })
 }
 
+/// Looks up `count` random points, batched.
+pub fn sampled(
+    index: &Index,
+    shape: Shape,
+    threads: usize,
+    count: u64,
+) -> anyhow::Result<Answered> {
+    let each = count / threads as u64;
+    let of = |thread| sample(shape, Lookup::RandomBatched, thread as u64, each);
+    let samples: Vec<Vec<Key>> = (0..threads).map(of).collect();
+    let (elapsed, _) = on_threads(threads, |thread| batched(index, &samples[thread]))?;
+    let count = each * threads as u64;
+    Ok(Answered { count, elapsed, points: count })
+}
+
 fn sample(shape: Shape, kind: Lookup, thread: u64, count: u64) -> Vec<Key> {
     let mut random = Random::new(SEED + thread);
     let points = shape.points.cast_unsigned();

@@ -28,6 +28,8 @@ pub struct Row {
     pub settled_best: Option<f64>,
     /// The same, median.
     pub settled_median: Option<f64>,
+    /// On stable storage as well, where asked: best.
+    pub durable_best: Option<f64>,
     /// By the busiest writer's clock alone. Never a result by itself.
     pub writer_only_best: Option<f64>,
     /// What else is worth knowing.
@@ -57,12 +59,13 @@ pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
     (rates.last().copied().unwrap_or(0.0), rates.get(rates.len() / 2).copied().unwrap_or(0.0))
 }
 
-const COLUMNS: [&str; 9] = [
-    "workload", "variant", "threads", "unit", "visible", "(median)", "settled", "(median)", "note",
+const COLUMNS: [&str; 10] = [
+    "workload", "variant", "threads", "unit", "visible", "(median)", "settled", "(median)",
+    "durable", "note",
 ];
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; 10] {
         let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("{rate:.1}"));
         [
             self.workload.into(),
@@ -73,6 +76,7 @@ impl Row {
             rate(Some(self.visible_median)),
             rate(self.settled_best),
             rate(self.settled_median),
+            rate(self.durable_best),
             self.note.clone(),
         ]
     }
@@ -89,7 +93,7 @@ impl Report {
         });
         format!(
             "{} series × {} points, best (and median) of {} rounds, {} on {} cores\n\
-             visible: readable when the clock stops; settled: merged and linked too; every row was read back\n{table}",
+             visible: readable when the clock stops; settled: merged and linked too; durable: synced too; every row was read back\n{table}",
             self.series, self.points, self.rounds, self.processor, self.cores
         )
     }
@@ -100,13 +104,13 @@ impl Report {
     /// If the file cannot be written.
     pub fn write_csv(&self, path: &Path) -> anyhow::Result<()> {
         let mut out = String::from(
-            "workload,variant,threads,operations,unit,visible_best,visible_median,settled_best,settled_median,writer_only_best,note\n",
+            "workload,variant,threads,operations,unit,visible_best,visible_median,settled_best,settled_median,durable_best,writer_only_best,note\n",
         );
         let optional = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!("{rate:.3}"));
         for row in &self.rows {
             writeln!(
                 out,
-                "{},{},{},{},{},{:.3},{:.3},{},{},{},\"{}\"",
+                "{},{},{},{},{},{:.3},{:.3},{},{},{},{},\"{}\"",
                 row.workload,
                 row.variant,
                 row.threads,
@@ -116,6 +120,7 @@ impl Report {
                 row.visible_median,
                 optional(row.settled_best),
                 optional(row.settled_median),
+                optional(row.durable_best),
                 optional(row.writer_only_best),
                 row.note.replace('"', "\"\"")
             )?;
@@ -158,6 +163,7 @@ impl Report {
         for workload in workloads {
             self.bars(&mut page, workload)?;
         }
+        self.growth(&mut page)?;
         page.push_str("<table><tr>");
         COLUMNS.iter().for_each(|column| page.push_str(&format!("<th>{column}</th>")));
         for row in &self.rows {
@@ -168,6 +174,37 @@ impl Report {
         }
         page.push_str("</tr></table></body></html>\n");
         Ok(page)
+    }
+
+    /// The cost of a point as the index doubles, as a line: flat is what is wanted.
+    fn growth(&self, page: &mut String) -> anyhow::Result<()> {
+        let costs: Vec<f64> = self
+            .rows
+            .iter()
+            .filter(|row| row.workload == "grow")
+            .map(|row| 1000.0 / row.visible_best)
+            .collect();
+        let most = costs.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        if costs.len() < 2 {
+            return Ok(());
+        }
+        let at = |n: usize, cost: f64| {
+            format!(
+                "{:.0},{:.0}",
+                40.0 + 600.0 * n as f64 / (costs.len() - 1) as f64,
+                160.0 - 140.0 * cost / most
+            )
+        };
+        let line: Vec<String> = costs.iter().enumerate().map(|(n, cost)| at(n, *cost)).collect();
+        writeln!(
+            page,
+            "<h2>Nanoseconds a point while the index doubles</h2><svg viewBox=\"0 0 680 180\">\
+             <path d=\"M40 20V160H640\" fill=none stroke=#888 />\
+             <polyline points=\"{}\" fill=none stroke=#2a6fb0 stroke-width=3 />\
+             <text x=0 y=24 fill=currentColor font-size=12>{most:.1}</text><text x=20 y=164 fill=currentColor font-size=12>0</text></svg>",
+            line.join(" ")
+        )?;
+        Ok(())
     }
 
     fn bars(&self, page: &mut String, workload: &str) -> anyhow::Result<()> {
@@ -218,6 +255,7 @@ mod tests {
             visible_median: 19.0,
             settled_best: Some(18.0),
             settled_median: Some(17.0),
+            durable_best: None,
             writer_only_best: Some(21.0),
             note: "say \"hi\"".into(),
         };

@@ -117,81 +117,120 @@ impl PackedBlock {
         Times { block: self, reader, at: 0, time: self.first_time, step: self.first_step }
     }
 
-    fn values(&self) -> Values<'_> {
-        let reader = BitReader::new(&self.bits, self.value_bits_at(), self.value_width);
-        Values { block: self, reader, at: 0, current: self.first_value }
+    fn values(&self) -> BitReader<'_> {
+        BitReader::new(&self.bits, self.value_bits_at(), self.value_width)
     }
 
-    fn is_regular(&self) -> bool {
-        self.time_kind == TimeKind::Differences && self.time_width == 0
+    /// All steps alike: positions and times follow from each other.
+    fn regular_step(&self) -> Option<i64> {
+        let regular = self.time_kind == TimeKind::Differences && self.time_width == 0;
+        (regular && self.time_base > 0).then_some(self.time_base)
+    }
+
+    /// The first position whose time is not below `time`.
+    fn lower_bound(&self, time: i64) -> usize {
+        if time <= self.first_time {
+            return 0;
+        }
+        if time > self.last_time {
+            return self.len();
+        }
+        match self.regular_step() {
+            Some(step) => ((time - self.first_time + step - 1) / step) as usize,
+            None => self.times().take_while(|t| *t < time).count(),
+        }
+    }
+
+    fn time_at(&self, at: usize) -> Option<i64> {
+        match self.regular_step() {
+            Some(step) => Some(self.first_time + step * at as i64),
+            None => self.times().nth(at),
+        }
     }
 
     /// The value at `time`.
     pub(crate) fn get(&self, time: i64) -> Option<f64> {
-        let at = self.position(time)?;
-        if self.value_kind == ValueKind::Decimals {
-            let reader = BitReader::new(&self.bits, self.value_bits_at(), self.value_width);
-            let decimal = self.value_base.wrapping_add(reader.get(at).cast_signed());
-            return Some(decimal as f64 / POWERS[usize::from(self.value_shift)]);
-        }
-        self.values().nth(at)
-    }
-
-    fn position(&self, time: i64) -> Option<usize> {
-        if !(self.first_time..=self.last_time).contains(&time) {
+        let at = self.lower_bound(time);
+        if at >= self.len() || self.time_at(at)? != time {
             return None;
         }
-        if self.is_regular() && self.time_base > 0 {
-            let ahead = time - self.first_time;
-            return (ahead % self.time_base == 0).then_some((ahead / self.time_base) as usize);
-        }
-        let mut times = self.times().enumerate();
-        times.find(|(_, t)| *t >= time).filter(|(_, t)| *t == time).map(|(at, _)| at)
+        Some(self.float(self.number(at)))
     }
 
     /// Appends the points with `low ≤ time ≤ high`.
     pub(crate) fn copy(&self, low: i64, high: i64, out: &mut Vec<Point>) {
-        if low <= self.first_time && high >= self.last_time {
-            return self.unpack(out);
+        let (from, to) = (self.lower_bound(low), self.lower_bound(high + 1));
+        if from >= to {
+            return;
         }
-        let points = self.times().zip(self.values()).skip_while(|(time, _)| *time < low);
-        let points = points.take_while(|(time, _)| *time <= high);
-        out.extend(points.map(|(time, value)| Point { time, value }));
-    }
-
-    fn unpack(&self, out: &mut Vec<Point>) {
         let start = out.len();
-        out.extend(self.times().map(|time| Point { time, value: 0.0 }));
-        let values = BitReader::new(&self.bits, self.value_bits_at(), self.value_width);
-        self.unpack_values(values, &mut out[start..]);
+        match self.regular_step() {
+            Some(step) => {
+                let first = self.first_time + step * from as i64;
+                let time = |n: usize| first + step * n as i64;
+                out.extend((0..to - from).map(|n| Point { time: time(n), value: 0.0 }));
+            }
+            None => {
+                let times = self.times().take(to).skip(from);
+                out.extend(times.map(|time| Point { time, value: 0.0 }));
+            }
+        }
+        self.unpack_values(from, &mut out[start..]);
     }
 
-    /// One tight loop for each kind.
-    fn unpack_values(&self, values: BitReader<'_>, out: &mut [Point]) {
-        let scale = POWERS[usize::from(self.value_shift.min(MAX_PLACES))];
+    /// The number behind the value at `at`: a decimal, or the bits of the float.
+    fn number(&self, at: usize) -> u64 {
+        let values = self.values();
+        let base = self.value_base.cast_unsigned();
         match self.value_kind {
-            ValueKind::Decimals => {
-                for (at, point) in out.iter_mut().enumerate() {
-                    let decimal = self.value_base.wrapping_add(values.get(at).cast_signed());
-                    point.value = decimal as f64 / scale;
-                }
-            }
+            ValueKind::Decimals => base.wrapping_add(values.get(at)),
             ValueKind::DecimalDifferences => {
-                let mut decimal = self.first_value.cast_signed();
-                out[0].value = decimal as f64 / scale;
-                for (at, point) in out[1..].iter_mut().enumerate() {
-                    let difference = self.value_base.wrapping_add(values.get(at).cast_signed());
-                    decimal = decimal.wrapping_add(difference);
-                    point.value = decimal as f64 / scale;
-                }
+                let by_base = base.wrapping_mul(at as u64);
+                let sum = if self.value_width == 0 { 0 } else { sum(values, at) };
+                self.first_value.wrapping_add(by_base).wrapping_add(sum)
             }
             ValueKind::Xor => {
-                let mut bits = self.first_value;
-                out[0].value = f64::from_bits(bits);
-                for (at, point) in out[1..].iter_mut().enumerate() {
-                    bits ^= values.get(at) << self.value_shift;
-                    point.value = f64::from_bits(bits);
-                }
+                let all = (0..at).fold(0, |all, n| all ^ values.get(n));
+                self.first_value ^ (all << self.value_shift)
+            }
+        }
+    }
+
+    fn float(&self, number: u64) -> f64 {
+        match self.value_kind {
+            ValueKind::Xor => f64::from_bits(number),
+            _ => number.cast_signed() as f64 / POWERS[usize::from(self.value_shift)],
+        }
+    }
+
+    /// Fills in the values from position `from` on, in one tight loop for each kind.
+    fn unpack_values(&self, from: usize, out: &mut [Point]) {
+        let values = self.values();
+        let mut number = self.number(from);
+        let Some((first, rest)) = out.split_first_mut() else { return };
+        first.value = self.float(number);
+        if self.value_kind == ValueKind::Xor {
+            for (at, point) in (from..).zip(rest) {
+                number ^= values.get(at) << self.value_shift;
+                point.value = f64::from_bits(number);
+            }
+            return;
+        }
+        let scale = POWERS[usize::from(self.value_shift)];
+        let base = self.value_base.cast_unsigned();
+        if self.value_kind == ValueKind::Decimals {
+            for (at, point) in (from + 1..).zip(rest) {
+                point.value = base.wrapping_add(values.get(at)).cast_signed() as f64 / scale;
+            }
+        } else if self.value_width == 0 {
+            for point in rest {
+                number = number.wrapping_add(base);
+                point.value = number.cast_signed() as f64 / scale;
+            }
+        } else {
+            for (at, point) in (from..).zip(rest) {
+                number = number.wrapping_add(base).wrapping_add(values.get(at));
+                point.value = number.cast_signed() as f64 / scale;
             }
         }
     }
@@ -366,42 +405,9 @@ impl Iterator for Times<'_> {
     }
 }
 
-struct Values<'a> {
-    block: &'a PackedBlock,
-    reader: BitReader<'a>,
-    at: usize,
-    current: u64,
-}
-
-impl Iterator for Values<'_> {
-    type Item = f64;
-
-    #[inline]
-    fn next(&mut self) -> Option<f64> {
-        let block = self.block;
-        if self.at >= block.len() {
-            return None;
-        }
-        let scale = POWERS[usize::from(block.value_shift.min(MAX_PLACES))];
-        let packed = |at: usize| block.value_base.wrapping_add(self.reader.get(at).cast_signed());
-        let value = match block.value_kind {
-            ValueKind::Decimals => packed(self.at) as f64 / scale,
-            ValueKind::DecimalDifferences => {
-                if self.at > 0 {
-                    self.current = self.current.wrapping_add(packed(self.at - 1).cast_unsigned());
-                }
-                self.current.cast_signed() as f64 / scale
-            }
-            ValueKind::Xor => {
-                if self.at > 0 {
-                    self.current ^= self.reader.get(self.at - 1) << block.value_shift;
-                }
-                f64::from_bits(self.current)
-            }
-        };
-        self.at += 1;
-        Some(value)
-    }
+/// The sum of the first `count` packed numbers.
+fn sum(values: BitReader<'_>, count: usize) -> u64 {
+    (0..count).fold(0, |sum, n| sum.wrapping_add(values.get(n)))
 }
 
 struct PackedTimes {
