@@ -1,5 +1,5 @@
 //! A state machine for the tests: keeps every command, durable only by checkpoints.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "tests: each file uses its part")]
 
 use bytes::Bytes;
 use chronolith_raft::{
@@ -10,7 +10,9 @@ use std::{path::Path, sync::Arc, sync::mpsc};
 
 /// What survives the process: the newest checkpoint.
 #[derive(Clone, Default)]
-pub(crate) struct Durable(pub(crate) Arc<Mutex<Option<(Applied, Vec<Bytes>)>>>);
+pub(crate) struct Durable(pub(crate) Arc<Mutex<Checkpoint>>);
+
+type Checkpoint = Option<(Applied, Vec<Bytes>)>;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
