@@ -9,6 +9,9 @@ pub const MAX_KEY_BYTES: usize = 8 << 20;
 /// framing never exceeds 32 bits.
 pub const MAX_VALUE_BYTES: usize = 1 << 30;
 
+/// From this size on a batch is sorted before it is written: measured, smaller ones gain nothing.
+const SORTED_OPERATIONS: usize = 512;
+
 /// Refuses a key or value beyond its limit.
 pub(crate) fn check_size(operation: &Operation) -> Result<()> {
     let (keys, value): ([&Bytes; 2], usize) = match operation {
@@ -46,6 +49,13 @@ impl Operation {
             Self::Put(column, ..) | Self::Delete(column, _) | Self::DeleteRange(column, ..) => {
                 *column
             }
+        }
+    }
+
+    /// The key that changes, or the first one.
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Put(_, key, _) | Self::Delete(_, key) | Self::DeleteRange(_, key, _) => key,
         }
     }
 
@@ -113,6 +123,18 @@ impl WriteBatch {
         self.operations
     }
 
+    /// The same changes in the order of their keys, where that is worth its time: neighbours are then
+    /// written next to each other, with their place in the tree still in the processor's cache.
+    /// Changes of one key keep their order; where ranges are deleted, everything does.
+    pub(crate) fn sorted(mut self) -> Self {
+        if self.operations.len() >= SORTED_OPERATIONS
+            && !self.operations.iter().any(Operation::is_wide)
+        {
+            self.operations.sort_by(|a, b| (a.column(), a.key()).cmp(&(b.column(), b.key())));
+        }
+        self
+    }
+
     /// Number of changes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -129,5 +151,42 @@ impl WriteBatch {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.size_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorting_keeps_the_order_of_one_keys_changes() {
+        let mut batch = WriteBatch::new();
+        for number in (0..SORTED_OPERATIONS as u32).rev() {
+            batch.put(ColumnId(number % 2), number.to_be_bytes().to_vec(), "first");
+            batch.delete(ColumnId(number % 2), number.to_be_bytes().to_vec());
+            batch.put(ColumnId(number % 2), number.to_be_bytes().to_vec(), "last");
+        }
+        let sorted = batch.clone().sorted();
+        assert_eq!((sorted.len(), sorted.size_bytes()), (batch.len(), batch.size_bytes()));
+        let keys = sorted.operations().windows(2);
+        assert!(
+            keys.clone()
+                .all(|pair| (pair[0].column(), pair[0].key()) <= (pair[1].column(), pair[1].key()))
+        );
+        for changes in sorted.operations().chunks(3) {
+            assert!(matches!(changes[0], Operation::Put(_, _, ref value) if value == "first"));
+            assert!(matches!(changes[1], Operation::Delete(..)));
+            assert!(matches!(changes[2], Operation::Put(_, _, ref value) if value == "last"));
+        }
+    }
+
+    #[test]
+    fn a_deleted_range_keeps_everything_in_order() {
+        let mut batch = WriteBatch::new();
+        for number in (0..SORTED_OPERATIONS as u32).rev() {
+            batch.put(ColumnId(0), number.to_be_bytes().to_vec(), "");
+        }
+        batch.delete_range(ColumnId(0), "a", "b");
+        assert_eq!(batch.clone().sorted().operations(), batch.operations());
     }
 }

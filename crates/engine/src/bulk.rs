@@ -3,9 +3,10 @@
 //! ```text
 //! put … put │ chunk full ─▶ one batch ─▶ its rate ─▶ next chunk's size
 //! ```
-//! The size climbs while larger chunks are faster, and falls back to the best size as soon as they
-//! are not: a size is left only for one that measured better, so a noisy machine cannot drive it
-//! down, which is what happens to a rule that answers to deviation alone.
+//! It begins with large chunks, which measured best on both backends (a batch is sorted before it is
+//! written, and the more there is to sort, the closer neighbours lie), and goes down as long as
+//! smaller ones are faster. A size is left only for one that measured better, so a noisy machine
+//! cannot drive it down, which is what happens to a rule that answers to deviation alone.
 
 use crate::{ColumnId, Durability, Engine, Result, WriteBatch};
 use bytes::Bytes;
@@ -13,16 +14,16 @@ use std::time::{Duration, Instant};
 
 /// Bounds of the adaptive size, in records.
 const MIN_CHUNK: usize = 1_000;
-const MAX_CHUNK: usize = 64_000;
-/// A good size on every backend measured: per-batch costs are gone, caches are not outgrown.
-const FIRST_CHUNK: usize = 4_000;
+const MAX_CHUNK: usize = 100_000;
 /// A chunk is written at this size whatever its count, so that large values do not fill the memory.
-const MAX_CHUNK_BYTES: usize = 16 << 20;
+const MAX_CHUNK_BYTES: usize = 32 << 20;
 /// Chunks of one size before it is judged: one alone says little.
 const WINDOW: usize = 3;
 /// Another size must be better by this to be kept; less is noise.
 const BETTER: f64 = 1.03;
-const GROWTH: usize = 2;
+/// Room for the first chunk: a load may well be smaller than one.
+const FIRST_CAPACITY: usize = 4_096;
+const SHRINKING: usize = 2;
 
 /// See the module.
 ///
@@ -113,7 +114,7 @@ impl<'a> BulkLoader<'a> {
     }
 
     fn with_size(engine: &'a dyn Engine, durability: Durability, size: ChunkSize) -> Self {
-        let chunk = WriteBatch::with_capacity(size.now);
+        let chunk = WriteBatch::with_capacity(FIRST_CAPACITY.min(size.now));
         let (progress, begun) = (Progress::default(), Instant::now());
         Self { engine, durability, chunk, size, progress, begun, listener: None }
     }
@@ -150,7 +151,7 @@ impl<'a> BulkLoader<'a> {
     }
 
     fn write_chunk(&mut self) -> Result<()> {
-        let next = WriteBatch::with_capacity(self.size.now);
+        let next = WriteBatch::with_capacity(self.chunk.len());
         let chunk = std::mem::replace(&mut self.chunk, next);
         let (records, bytes) = (chunk.len(), chunk.size_bytes());
         let begun = Instant::now();
@@ -177,7 +178,6 @@ impl<'a> BulkLoader<'a> {
 #[derive(Debug)]
 struct ChunkSize {
     now: usize,
-    max: usize,
     best: usize,
     best_rate: f64,
     /// Rate of the present size, added up.
@@ -188,12 +188,11 @@ struct ChunkSize {
 
 impl ChunkSize {
     fn adaptive() -> Self {
-        let now = FIRST_CHUNK.clamp(MIN_CHUNK, MAX_CHUNK);
-        Self { now, max: MAX_CHUNK, best: now, best_rate: 0.0, sum: 0.0, seen: 0, settled: false }
+        Self { settled: false, ..Self::fixed(MAX_CHUNK) }
     }
 
     fn fixed(now: usize) -> Self {
-        Self { now, max: now, best: now, best_rate: 0.0, sum: 0.0, seen: 0, settled: true }
+        Self { now, best: now, best_rate: 0.0, sum: 0.0, seen: 0, settled: true }
     }
 
     fn measured(&mut self, rate: f64) {
@@ -213,8 +212,8 @@ impl ChunkSize {
         if better {
             (self.best, self.best_rate) = (self.now, rate);
         }
-        if better && self.now < self.max {
-            self.now = (self.now * GROWTH).min(self.max);
+        if better && self.now > MIN_CHUNK {
+            self.now = (self.now / SHRINKING).max(MIN_CHUNK);
         } else {
             self.now = self.best;
             self.settled = true;
@@ -238,10 +237,10 @@ mod tests {
 
     #[test]
     fn the_size_settles_where_the_rate_peaks() {
-        assert_eq!(settle(|_| 1e6), FIRST_CHUNK);
+        assert_eq!(settle(|_| 1e6), MAX_CHUNK);
         assert_eq!(settle(|size| size as f64), MAX_CHUNK);
-        assert_eq!(settle(|size| 20_000.0 - (size as f64 - 16_000.0).abs()), 16_000);
-        assert_eq!(settle(|size| 1e9 / size as f64), FIRST_CHUNK);
+        assert_eq!(settle(|size| 100_000.0 - (size as f64 - 25_000.0).abs()), 25_000);
+        assert_eq!(settle(|size| 1e9 / size as f64), MIN_CHUNK);
     }
 
     #[test]

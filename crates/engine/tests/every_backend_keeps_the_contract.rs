@@ -296,9 +296,9 @@ fn a_closed_engine_says_so(backend: &Backend) {
 /// Every batch writes one number to keys at both ends of two columns: a reader that sees two
 /// numbers has seen half a batch.
 fn readers_see_whole_batches(backend: &Backend) {
-    const BATCHES: u32 = 400;
+    const BATCHES: u32 = 200;
     /// Alternately below and above the size that the memory engine applies in place.
-    const SIZES: [u32; 2] = [3, 600];
+    const SIZES: [u32; 2] = [3, 1200];
     let Fixture { engine, column, dir: _dir } = fixture(backend);
     let other = engine.column("other").unwrap();
     let done = Arc::new(AtomicBool::new(false));
@@ -415,7 +415,7 @@ fn sorted_records_are_ingested_whole_or_not_at_all(backend: &Backend) {
 }
 
 fn a_bulk_load_leaves_every_record(backend: &Backend) {
-    const RECORDS: u32 = 20_000;
+    const RECORDS: u32 = 120_000;
     let Fixture { engine, column, dir: _dir } = fixture(backend);
     let mut seen = Vec::new();
     let mut loader = BulkLoader::new(&*engine, Durability::Sync)
@@ -426,7 +426,7 @@ fn a_bulk_load_leaves_every_record(backend: &Backend) {
     let report = loader.finish().unwrap();
     assert_eq!(report.records, u64::from(RECORDS));
     assert_eq!(seen.last(), Some(&(report.records, report.chunks)));
-    assert!(report.best_records_per_s > 0.0 && report.relative_deviation().is_some());
+    assert!(report.best_records_per_s > 0.0 && report.chunks > 0);
     let snapshot = engine.snapshot().unwrap();
     assert_eq!(keys(&*snapshot, column, KeyRange::all()).len(), RECORDS as usize);
 }

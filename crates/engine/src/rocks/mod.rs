@@ -86,6 +86,12 @@ impl RocksEngine {
         Ok(Self { dir, families, options, cache, gate, meter, ingested })
     }
 
+    /// A profile as options of the `rocksdb` crate, for comparing with it, or for its own tools.
+    #[must_use]
+    pub fn options(profile: &Profile) -> Options {
+        options::options(profile, &Cache::new_hyper_clock_cache(profile.block_cache_bytes, 0))
+    }
+
     /// Where the database lies.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -167,7 +173,7 @@ fn open_database(dir: &Path, options: &Options, names: &[String]) -> Result<Data
 fn rocks_batch(families: &Families, batch: WriteBatch) -> Result<rocksdb::WriteBatch> {
     let size = batch.size_bytes() + batch.len() * BATCH_RECORD_BYTES;
     let mut rocks = rocksdb::WriteBatch::with_capacity_bytes(size);
-    for operation in batch.into_operations() {
+    for operation in batch.sorted().into_operations() {
         batch::check_size(&operation)?;
         let family = families.get(operation.column())?;
         match operation {
