@@ -10,7 +10,7 @@ pub const MAX_KEY_BYTES: usize = 8 << 20;
 pub const MAX_VALUE_BYTES: usize = 1 << 30;
 
 /// From this size on a batch is sorted before it is written: measured, smaller ones gain nothing.
-const SORTED_OPERATIONS: usize = 512;
+const SORTED_OPERATIONS: usize = 8192;
 
 /// Refuses a key or value beyond its limit.
 pub(crate) fn check_size(operation: &Operation) -> Result<()> {
