@@ -86,18 +86,20 @@ fn sample(shape: Shape, kind: Lookup, thread: u64, count: u64) -> Vec<Key> {
 }
 
 fn one_by_one(index: &Index, keys: &[Key]) -> anyhow::Result<()> {
+    let mut reader = index.reader();
     for key in keys {
-        let got = index.get(key.series, key.time);
+        let got = reader.get(key.series, key.time);
         ensure!(got == Some(value_at(key.time)), "{key:?} gave {got:?}");
     }
     Ok(())
 }
 
 fn batched(index: &Index, keys: &[Key]) -> anyhow::Result<()> {
+    let mut reader = index.reader();
     let mut out = Vec::with_capacity(LOOKUP_BATCH);
     for keys in keys.chunks(LOOKUP_BATCH) {
         out.clear();
-        index.get_many(keys, &mut out);
+        reader.get_many(keys, &mut out);
         for (key, got) in keys.iter().zip(&out) {
             ensure!(*got == Some(value_at(key.time)), "{key:?} gave {got:?}");
         }
@@ -137,11 +139,12 @@ pub fn scans(index: &Index, shape: Shape, threads: usize, times: u64) -> anyhow:
 }
 
 fn run_scans(index: &Index, scans: &[Scan]) -> anyhow::Result<u64> {
+    let mut reader = index.reader();
     let mut out: Vec<Point> = Vec::with_capacity(128);
     let mut points = 0;
     for scan in scans {
         out.clear();
-        index.range_into(scan.series, scan.low..=scan.high, &mut out);
+        reader.range_into(scan.series, scan.low..=scan.high, &mut out);
         check_scan(&out, scan)?;
         points += out.len() as u64;
     }
@@ -186,6 +189,7 @@ fn mix(
 ) -> anyhow::Result<Vec<i64>> {
     let mut random = Random::new(SEED + thread as u64);
     let mut added = vec![0_i64; shape.series as usize];
+    let mut reader = index.reader();
     let mut out = Vec::with_capacity(128);
     let own = u64::from(shape.series).div_ceil(threads as u64);
     for _ in 0..count {
@@ -204,10 +208,10 @@ fn mix(
             let to = (from + length.cast_signed()).min(shape.points) - 1;
             let scan = Scan { series: any, low: from * STEP_MS, high: to * STEP_MS };
             out.clear();
-            index.range_into(any, scan.low..=scan.high, &mut out);
+            reader.range_into(any, scan.low..=scan.high, &mut out);
             check_scan(&out, &scan)?;
         } else {
-            let got = index.get(any, from * STEP_MS);
+            let got = reader.get(any, from * STEP_MS);
             ensure!(got == Some(value_at(from * STEP_MS)), "lookup gave {got:?}");
         }
     }
@@ -241,13 +245,14 @@ fn read_until(
     scans: &AtomicU64,
 ) -> anyhow::Result<()> {
     let mut random = Random::new(SEED);
+    let mut reader = index.reader();
     let mut out: Vec<Point> = Vec::with_capacity(128);
     let mut made = 0;
     while !done.load(Ordering::Relaxed) {
         let series = SeriesId(random.below(u64::from(shape.series)) as u32);
         let low = random.below(shape.points.cast_unsigned()).cast_signed() * STEP_MS;
         out.clear();
-        index.range_into(series, low..=low + 54 * STEP_MS, &mut out);
+        reader.range_into(series, low..=low + 54 * STEP_MS, &mut out);
         let steady = out.iter().enumerate().all(|(n, p)| p.time == low + n as i64 * STEP_MS);
         ensure!(steady, "a scan beside writers has a gap");
         made += u64::from(!out.is_empty());

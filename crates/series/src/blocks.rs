@@ -162,69 +162,148 @@ fn find(
     lower_bound(time_at, len, time, guess(time, first, next.max(first + 1), len))
 }
 
-/// The blocks of one series.
+/// Blocks of a chunk: copying one that a reader holds on to is cheap, and a root of these stays short.
+const CHUNK_BLOCKS: usize = 64;
+
+/// Up to `CHUNK_BLOCKS` blocks. Their first times lie here, so that a search touches no block.
+struct Chunk {
+    firsts: [i64; CHUNK_BLOCKS],
+    blocks: Vec<BlockRef>,
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Chunk { firsts: [i64::MAX; CHUNK_BLOCKS], blocks: Vec::new() }
+    }
+}
+
+impl Clone for Chunk {
+    fn clone(&self) -> Self {
+        let mut blocks = Vec::with_capacity(CHUNK_BLOCKS);
+        blocks.extend_from_slice(&self.blocks);
+        Chunk { firsts: self.firsts, blocks }
+    }
+}
+
+impl Chunk {
+    fn firsts(&self) -> &[i64] {
+        &self.firsts[..self.blocks.len()]
+    }
+}
+
+/// Full chunks, and where each starts.
+#[derive(Clone, Default)]
+struct Root {
+    starts: Vec<i64>,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+/// The blocks of one series. A clone shares everything; a change copies at most one chunk and the root.
 #[derive(Clone, Default)]
 pub(crate) struct BlockList {
-    /// First time of each block: searched without touching the blocks.
-    firsts: Vec<i64>,
-    blocks: Vec<BlockRef>,
+    full: Arc<Root>,
+    /// The last chunk, not full unless the next push is due.
+    tail: Arc<Chunk>,
 }
 
 impl BlockList {
     pub(crate) fn push(&mut self, first: i64, block: BlockRef) {
-        debug_assert!(self.firsts.last().is_none_or(|last| *last < first), "blocks come in order");
-        self.firsts.push(first);
-        self.blocks.push(block);
+        if self.tail.blocks.len() == CHUNK_BLOCKS {
+            let root = Arc::make_mut(&mut self.full);
+            root.starts.push(self.tail.firsts[0]);
+            root.chunks.push(std::mem::take(&mut self.tail));
+        }
+        let tail = Arc::make_mut(&mut self.tail);
+        debug_assert!(
+            tail.firsts().last().is_none_or(|last| *last < first),
+            "blocks come in order"
+        );
+        tail.firsts[tail.blocks.len()] = first;
+        tail.blocks.push(block);
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.blocks.len()
+        self.full.chunks.len() * CHUNK_BLOCKS + self.tail.blocks.len()
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &Arc<Chunk>> {
+        self.full.chunks.iter().chain([&self.tail])
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &BlockRef)> {
-        self.firsts.iter().copied().zip(&self.blocks)
+        self.chunks().flat_map(|chunk| chunk.firsts().iter().copied().zip(&chunk.blocks))
     }
 
+    #[inline]
+    fn chunk(&self, at: usize) -> &Chunk {
+        self.full.chunks.get(at / CHUNK_BLOCKS).unwrap_or(&self.tail)
+    }
+
+    #[inline]
     pub(crate) fn first_time(&self, at: usize) -> Option<i64> {
-        self.firsts.get(at).copied()
+        (at < self.len()).then(|| self.chunk(at).firsts[at % CHUNK_BLOCKS])
     }
 
+    #[inline]
     pub(crate) fn block(&self, at: usize) -> &BlockRef {
-        &self.blocks[at]
+        &self.chunk(at).blocks[at % CHUNK_BLOCKS]
     }
 
     pub(crate) fn last(&self) -> Option<&BlockRef> {
-        self.blocks.last()
+        self.tail.blocks.last()
     }
 
     /// The block that covers `time`: the last one that starts at or before it.
     #[inline]
     pub(crate) fn covering(&self, time: i64) -> Option<usize> {
-        self.firsts.partition_point(|first| *first <= time).checked_sub(1)
+        self.starting_until(time).checked_sub(1)
+    }
+
+    /// How many blocks start at or before `time`.
+    #[inline]
+    fn starting_until(&self, time: i64) -> usize {
+        let within = |chunk: &Chunk| chunk.firsts().partition_point(|first| *first <= time);
+        let full = self.full.chunks.len();
+        if full == 0 || self.tail.firsts[0] <= time {
+            return full * CHUNK_BLOCKS + within(&self.tail);
+        }
+        match self.full.starts.partition_point(|start| *start <= time).checked_sub(1) {
+            Some(chunk) => chunk * CHUNK_BLOCKS + within(&self.full.chunks[chunk]),
+            None => 0,
+        }
     }
 
     /// The blocks that can hold points of `low..=high`.
     pub(crate) fn overlapping(&self, low: i64, high: i64) -> std::ops::Range<usize> {
         let from = self.covering(low).unwrap_or(0);
-        let to = self.firsts.partition_point(|first| *first <= high);
+        let to = self.starting_until(high);
         from..to.max(from)
     }
 
     /// Replaces the block at `at` in place, by one with the same points.
     pub(crate) fn replace(&mut self, at: usize, block: BlockRef) {
-        self.blocks[at] = block;
+        let chunk = match at / CHUNK_BLOCKS < self.full.chunks.len() {
+            true => &mut Arc::make_mut(&mut self.full).chunks[at / CHUNK_BLOCKS],
+            false => &mut self.tail,
+        };
+        Arc::make_mut(chunk).blocks[at % CHUNK_BLOCKS] = block;
     }
 
     pub(crate) fn remove_front(&mut self, count: usize) -> Vec<BlockRef> {
-        self.firsts.drain(..count);
-        self.blocks.drain(..count).collect()
+        let removed = self.iter().take(count).map(|(_, block)| block.clone()).collect();
+        if count > 0 {
+            let mut rest = BlockList::default();
+            self.iter().skip(count).for_each(|(first, block)| rest.push(first, block.clone()));
+            *self = rest;
+        }
+        removed
     }
 
     #[inline]
     fn span(&self, at: usize, open_limit: usize) -> Span {
-        let next = self.firsts.get(at + 1).copied();
+        let next = self.first_time(at + 1);
         let limit = if next.is_some() { usize::MAX } else { open_limit };
-        Span { limit, first: self.firsts[at], next }
+        Span { limit, first: self.chunk(at).firsts[at % CHUNK_BLOCKS], next }
     }
 
     /// The value at `time`, counting `open_limit` points of the last block.
@@ -232,7 +311,7 @@ impl BlockList {
     pub(crate) fn get(&self, time: i64, open_limit: usize) -> Option<f64> {
         let at = self.covering(time)?;
         let span = self.span(at, open_limit);
-        self.blocks[at].get(time, span.limit, span.first, span.next)
+        self.block(at).get(time, span.limit, span.first, span.next)
     }
 
     /// Where `time` would be in a raw block, if every step is alike: the block, and the position.
@@ -240,10 +319,9 @@ impl BlockList {
     #[inline]
     pub(crate) fn guess_raw(&self, time: i64) -> Option<(&RawBlock, usize)> {
         let at = self.covering(time)?;
-        let BlockRef::Raw(block) = &self.blocks[at] else { return None };
-        let first = self.firsts[at];
-        let next = self.firsts.get(at + 1)?;
-        Some((block, guess(time, first, *next, BLOCK_POINTS).min(BLOCK_POINTS - 1)))
+        let BlockRef::Raw(block) = self.block(at) else { return None };
+        let (first, next) = (self.first_time(at)?, self.first_time(at + 1)?);
+        Some((block, guess(time, first, next, BLOCK_POINTS).min(BLOCK_POINTS - 1)))
     }
 
     /// Appends the points of block `at` with `low ≤ time ≤ high`.
@@ -256,7 +334,7 @@ impl BlockList {
         open_limit: usize,
         out: &mut Vec<Point>,
     ) {
-        self.blocks[at].copy(low, high, &self.span(at, open_limit), out);
+        self.block(at).copy(low, high, &self.span(at, open_limit), out);
     }
 
     /// Appends all points with `low ≤ time ≤ high`.

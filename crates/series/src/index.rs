@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,11 +13,14 @@ use crate::error::Error;
 use crate::group_writer::GroupWriter;
 use crate::labels::Labels;
 use crate::late::sort_newest_wins;
-use crate::lookup::{self, LANES};
+
+use crate::persist::{self, Durability, Persist, Recovery};
 use crate::point::{Key, MAX_TIME, Point, SeriesId};
 use crate::pool::Pool;
+use crate::reader::Reader;
 use crate::series::Series;
 use crate::snapshot::Snapshot;
+use crate::syncer::Syncer;
 use crate::table::Table;
 use crate::workers::Workers;
 use crate::writer::{Partial, Writer};
@@ -42,8 +45,10 @@ pub struct Options {
     pub workers: usize,
     /// Whether closed blocks are packed when memory gets short.
     pub pack_under_pressure: bool,
-    /// What is thrown away by itself.
+    /// What `Index::retain` throws away.
     pub retention: Retention,
+    /// Whether points survive the process, and where; `None` keeps everything in memory only.
+    pub durability: Option<Durability>,
 }
 
 impl Default for Options {
@@ -56,6 +61,7 @@ impl Default for Options {
             workers: 1,
             pack_under_pressure: true,
             retention: Retention::default(),
+            durability: None,
         }
     }
 }
@@ -86,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) keeps_from: AtomicI64,
     pub(crate) counters: Counters,
+    pub(crate) persist: OnceLock<Persist>,
+    pub(crate) recovery: OnceLock<Recovery>,
     names: Mutex<Names>,
     workers: Workers,
 }
@@ -165,6 +173,8 @@ impl Inner {
 /// ```
 #[derive(Clone)]
 pub struct Index {
+    /// Dropped first: the last handle waits for a last sync before the files are let go.
+    syncer: Option<Arc<Syncer>>,
     pub(crate) inner: Arc<Inner>,
 }
 
@@ -181,10 +191,11 @@ impl Index {
         Index::with(Options::default()).expect("the default options open no file")
     }
 
-    /// An index set up as `options` say.
+    /// An index set up as `options` say; with durability, holding what its directory holds.
     ///
     /// # Errors
-    /// Today none in memory.
+    /// None without durability. With it: [`Error::InUse`], [`Error::Corrupt`], [`Error::Io`], or
+    /// [`Error::BudgetFull`] if the budget is smaller than what is on disk.
     pub fn with(options: Options) -> Result<Index, Error> {
         let inner = Inner {
             table: Table::new(),
@@ -193,10 +204,43 @@ impl Index {
             keeps_from: AtomicI64::new(i64::MIN),
             counters: Counters::default(),
             names: Mutex::default(),
+            persist: OnceLock::new(),
+            recovery: OnceLock::new(),
             workers: Workers::start(options.workers),
             options,
         };
-        Ok(Index { inner: Arc::new(inner) })
+        let index = Index { syncer: None, inner: Arc::new(inner) };
+        match index.inner.options.durability.clone() {
+            Some(durability) => index.durable(durability),
+            None => Ok(index),
+        }
+    }
+
+    fn durable(mut self, durability: Durability) -> Result<Index, Error> {
+        let lock = persist::lock(&durability.dir)?;
+        let (files, recovery) = persist::load(&self, durability, lock)?;
+        let every = files.sync_every();
+        let _set_once = (self.inner.persist.set(files), self.inner.recovery.set(recovery));
+        self.syncer = every.map(|every| Arc::new(Syncer::start(Arc::clone(&self.inner), every)));
+        Ok(self)
+    }
+
+    /// Registers a series that a file names; one that is there already, or was removed, stays as it is.
+    pub(crate) fn restore(&self, id: SeriesId, labels: Option<Arc<Labels>>) {
+        let mut names = self.inner.names.lock();
+        if self.inner.table.insert(id, Series::new(id, labels.clone())).is_ok() {
+            names.registered += 1;
+            names.by_label.extend(labels.map(|labels| (labels, id)));
+        }
+    }
+
+    /// Marks a series removed, so that its id does not come back.
+    pub(crate) fn restore_removed(&self, id: SeriesId) -> Result<(), Error> {
+        self.restore(id, None);
+        match self.remove(id) {
+            Err(Error::UnknownSeries(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     // ---- series ----
@@ -217,7 +261,8 @@ impl Index {
             names.next += 1;
             if self.inner.table.insert(id, Series::new(id, Some(Arc::clone(&labels)))).is_ok() {
                 names.registered += 1;
-                names.by_label.insert(labels, id);
+                names.by_label.insert(Arc::clone(&labels), id);
+                self.note(|files| files.note_registered(id, Some(labels)));
                 return Ok(id);
             }
         }
@@ -234,8 +279,15 @@ impl Index {
             self.check_room(&names, id)?;
             let _checked_above = self.inner.table.insert(id, Series::new(id, None));
             names.registered += 1;
+            self.note(|files| files.note_registered(id, None));
         }
         self.inner.series(id).map(|series| series.id)
+    }
+
+    fn note(&self, note: impl FnOnce(&Persist)) {
+        if let Some(files) = self.inner.persist.get() {
+            note(files);
+        }
     }
 
     fn check_room(&self, names: &Names, id: SeriesId) -> Result<(), Error> {
@@ -274,10 +326,11 @@ impl Index {
         let _only_one = series.merging.lock();
         series.removed.store(true, Ordering::Release);
         tail.open = None;
-        *series.body.write() = Default::default();
+        series.change(|body| *body = Default::default());
         if let Some(labels) = &series.labels {
             self.inner.names.lock().by_label.remove(labels);
         }
+        self.note(|files| files.note_removed(series.id));
         Ok(())
     }
 
@@ -396,10 +449,10 @@ impl Index {
         self.inner.table.get(series)?.get(time)
     }
 
-    /// Many lookups at once, answered in the order asked and appended to `out`. About twice as fast as one
-    /// by one when the points are not in the processor's caches: their misses overlap.
-    pub fn get_many(&self, keys: &[Key], out: &mut Vec<Option<f64>>) {
-        keys.chunks(LANES).for_each(|keys| lookup::get_lanes(&self.inner.table, keys, out));
+    /// A reader of its own for a thread that asks often: it locks nothing while nothing changes.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.clone())
     }
 
     /// All points of a series in `times`, in order.
@@ -520,7 +573,7 @@ impl Index {
     }
 }
 
-fn clamp(times: &RangeInclusive<i64>) -> (i64, i64) {
+pub(crate) fn clamp(times: &RangeInclusive<i64>) -> (i64, i64) {
     ((*times.start()).max(-MAX_TIME), (*times.end()).min(MAX_TIME))
 }
 

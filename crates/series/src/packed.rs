@@ -20,8 +20,6 @@ const MAX_PLACES: u8 = 5;
 /// Decimals beyond this lose exactness as floats.
 const LARGEST_DECIMAL: u64 = 1 << 53;
 const POWERS: [f64; MAX_PLACES as usize + 1] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5];
-/// Bytes of a packed block in a file besides its bits.
-const HEADER_BYTES: usize = 60;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -510,7 +508,8 @@ fn is_decimal(value: f64, places: u8) -> bool {
     let scale = POWERS[usize::from(places)];
     let decimal = nearest(value * scale);
     // Through i64 as reading does it: this also refuses -0.0, NaN and infinities.
-    decimal.unsigned_abs() < LARGEST_DECIMAL && (decimal as f64 / scale).to_bits() == value.to_bits()
+    decimal.unsigned_abs() < LARGEST_DECIMAL
+        && (decimal as f64 / scale).to_bits() == value.to_bits()
 }
 
 /// The nearest whole number; saturating, NaN to zero. Without a call into the math library.
@@ -528,6 +527,9 @@ mod tests {
     fn budget() -> Arc<Budget> {
         Budget::new(1 << 30)
     }
+
+    /// Bytes of a packed block in a file besides its bits.
+    const HEADER_BYTES: usize = 60;
 
     fn round_trip(points: &[Point]) -> PackedBlock {
         let block = PackedBlock::pack(points, &budget());

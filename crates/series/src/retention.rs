@@ -56,14 +56,14 @@ impl Index {
 fn drop_before(series: &Arc<Series>, keeps_from: i64, retained: &mut Retained) {
     drop_whole(series, keeps_from, retained);
     let _only_one = series.merging.lock();
-    let mut body = series.body.write();
-    // The last block may be open: it stays.
-    let closed = body.blocks.len().saturating_sub(1);
-    let old = body.blocks.iter().take(closed);
-    let count = old.take_while(|(_, block)| block.last_time() < keeps_from).count();
-    retained.points += body.late.forget_before(keeps_from);
-    let removed = body.blocks.remove_front(count);
-    drop(body);
+    let removed = series.change(|body| {
+        // The last block may be open: it stays.
+        let closed = body.blocks.len().saturating_sub(1);
+        let old = body.blocks.iter().take(closed);
+        let count = old.take_while(|(_, block)| block.last_time() < keeps_from).count();
+        retained.points += body.late.forget_before(keeps_from);
+        body.blocks.remove_front(count)
+    });
     removed.iter().for_each(|block| retained.add(block));
 }
 
@@ -75,9 +75,11 @@ fn drop_whole(series: &Arc<Series>, keeps_from: i64, retained: &mut Retained) {
     }
     (tail.open, tail.used) = (None, BLOCK_POINTS);
     let _only_one = series.merging.lock();
-    let mut body = series.body.write();
-    let all = body.blocks.len();
-    body.blocks.remove_front(all).iter().for_each(|block| retained.add(block));
+    let removed = series.change(|body| {
+        let all = body.blocks.len();
+        body.blocks.remove_front(all)
+    });
+    removed.iter().for_each(|block| retained.add(block));
 }
 
 /// Removes the globally oldest closed blocks until at most `max_bytes` are used.
@@ -94,15 +96,14 @@ fn drop_oldest(inner: &Inner, max_bytes: u64, retained: &mut Retained) {
     {
         let Some(series) = inner.table.get(id) else { continue };
         let _only_one = series.merging.lock();
-        let mut body = series.body.write();
-        if body.blocks.len() < 2 {
-            continue;
-        }
-        for block in body.blocks.remove_front(1) {
+        let removed = series.change(|body| {
+            let closed = body.blocks.len().saturating_sub(1);
+            body.blocks.remove_front(closed.min(1))
+        });
+        for block in &removed {
             freed += block.size_bytes();
-            retained.add(&block);
+            retained.add(block);
         }
-        drop(body);
         heap.extend(oldest(series).map(Reverse));
     }
 }

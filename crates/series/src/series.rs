@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::labels::Labels;
 use crate::late::{self, Late, overlay};
 use crate::packed::PackedBlock;
+use crate::persist::Taken;
 use crate::point::{MAX_TIME, Point, SeriesId};
 use crate::pool::Pool;
 
@@ -64,6 +65,30 @@ pub(crate) struct Series {
     pub(crate) removed: AtomicBool,
     pub(crate) late_points: AtomicU64,
     pub(crate) merges: AtomicU64,
+    pub(crate) signals: Signals,
+    /// What of it is on disk; locked before the body.
+    pub(crate) taken: Mutex<Taken>,
+}
+
+/// What a reader with a copy of the block list looks at to know whether the copy still holds.
+///
+/// Changed only while the body is locked for writing, the version before `has_late`: who sees a late
+/// side gone also sees the version of the list that took its points in. A line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct Signals {
+    version: AtomicU64,
+    has_late: AtomicBool,
+}
+
+impl Signals {
+    /// The version of the block list; `None` while late points must be looked at too.
+    #[inline]
+    pub(crate) fn version(&self) -> Option<u64> {
+        let has_late = self.has_late.load(Ordering::Acquire);
+        let version = self.version.load(Ordering::Acquire);
+        (!has_late).then_some(version)
+    }
 }
 
 /// Copies up to this many blocks while the body is locked: cheaper than holding on to each of them.
@@ -80,11 +105,28 @@ impl Series {
             removed: AtomicBool::new(false),
             late_points: AtomicU64::new(0),
             merges: AtomicU64::new(0),
+            signals: Signals::default(),
+            taken: Mutex::default(),
         }
     }
 
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.load(Ordering::Acquire)
+    }
+
+    /// Changes what readers see, and tells those that keep a copy.
+    pub(crate) fn change<R>(&self, change: impl FnOnce(&mut Body) -> R) -> R {
+        let mut body = self.body.write();
+        let result = change(&mut body);
+        self.signals.version.fetch_add(1, Ordering::Release);
+        self.signals.has_late.store(!body.late.is_empty(), Ordering::Release);
+        result
+    }
+
+    /// The block list as it is, and its version.
+    pub(crate) fn list(&self) -> (u64, BlockList) {
+        let body = self.body.read();
+        (self.signals.version.load(Ordering::Acquire), body.blocks.clone())
     }
 
     /// The value at `time`.
@@ -170,9 +212,10 @@ impl Series {
             let at = step.target.as_ref().map(|(at, _)| *at);
             outcome.push((at, late::rewrite(step, pool, budget)?));
         }
-        let mut body = self.body.write();
-        body.blocks.splice(outcome);
-        body.late.merged(runs.len(), plan.rest);
+        self.change(|body| {
+            body.blocks.splice(outcome);
+            body.late.merged(runs.len(), plan.rest);
+        });
         self.merges.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -193,7 +236,7 @@ impl Series {
             block.points(&mut points);
             let packed = PackedBlock::pack(&points, budget);
             // Positions hold: only the owner of `merging` takes blocks out, and new ones come at the end.
-            self.body.write().blocks.replace(*at, BlockRef::Packed(Arc::new(packed)));
+            self.change(|body| body.blocks.replace(*at, BlockRef::Packed(Arc::new(packed))));
         }
         closed.len()
     }

@@ -42,6 +42,10 @@ pub struct Stats {
     pub refused_too_old: u64,
     /// Points that retention threw away.
     pub retained_away: u64,
+    /// Bytes of the log that a recovery would replay now.
+    pub log_bytes: u64,
+    /// Whether a failed write has stopped durability: reopen the index.
+    pub poisoned: bool,
 }
 
 impl Stats {
@@ -87,6 +91,9 @@ impl Index {
             retained_away: get(&counters.retained_away),
             ..Stats::default()
         };
+        if let Some(files) = self.inner.persist.get() {
+            (stats.log_bytes, stats.poisoned) = files.state();
+        }
         self.inner.table.iter().for_each(|series| stats.add(series));
         stats
     }

@@ -152,7 +152,7 @@ impl<'i> Writer<'i> {
     /// # Errors
     /// [`Error::Io`] if the system has no memory to give; nothing is lost then.
     pub fn settle(&mut self) -> Result<(), Error> {
-        self.series.body.write().late.seal();
+        self.series.change(|body| body.late.seal());
         self.merge_runs(0)
     }
 
@@ -172,33 +172,35 @@ impl<'i> Writer<'i> {
         let (charge, waited) = self.index.take(self.series, UNIT_BYTES as u64, self.wait)?;
         let block = Arc::new(RawBlock::new(self.index.pool.take()?, charge));
         block.append(0, time, value);
-        self.series.body.write().blocks.push(time, BlockRef::Raw(Arc::clone(&block)));
+        let linked = BlockRef::Raw(Arc::clone(&block));
+        self.series.change(|body| body.blocks.push(time, linked));
         (self.block, self.used, self.last) = (Some(block), 1, time);
         Ok(waited)
     }
 
     fn append_late(&mut self, time: i64, value: f64) -> Result<Waited, Error> {
         let mut waited = Waited::NOT;
-        let mut body = self.series.body.write();
-        if body.late.needs_charge() {
-            let charge = match self.index.budget.try_take(LATE_BYTES) {
-                Some(charge) => charge,
-                None => {
-                    drop(body);
-                    let (charge, took) = self.index.take(self.series, LATE_BYTES, self.wait)?;
-                    waited = took;
-                    body = self.series.body.write();
-                    charge
-                }
-            };
-            body.late.set_charge(charge);
+        // Only the owner adds to the active side, so what is read here holds until it is changed below.
+        let charge = if self.series.body.read().late.needs_charge() {
+            let (charge, took) = self.index.take(self.series, LATE_BYTES, self.wait)?;
+            waited = took;
+            Some(charge)
+        } else {
+            None
+        };
+        let full = self.series.change(|body| {
+            charge.into_iter().for_each(|charge| body.late.set_charge(charge));
+            body.late.insert(Point { time, value });
+            let full = body.late.is_full();
+            if full {
+                body.late.seal();
+            }
+            full
+        });
+        if self.index.persist.get().is_some() {
+            // After it is readable: a sync that comes between takes it by its time, or finds it here.
+            self.series.taken.lock().note_late(Point { time, value });
         }
-        body.late.insert(Point { time, value });
-        let full = body.late.is_full();
-        if full {
-            body.late.seal();
-        }
-        drop(body);
         if full {
             self.series.late_points.fetch_add(LATE_POINTS as u64, Ordering::Relaxed);
             self.merge_runs(PATIENT_RUNS)?;
@@ -230,7 +232,12 @@ impl<'i> Writer<'i> {
     /// Links a block that was filled elsewhere and starts at `first`.
     pub(crate) fn link(&mut self, first: i64, block: BlockRef) {
         self.in_open_group = true;
-        self.series.body.write().blocks.push(first, block);
+        self.series.change(|body| body.blocks.push(first, block));
+    }
+
+    /// Links a block that nobody will append to.
+    pub(crate) fn link_closed(&mut self, first: i64, block: BlockRef) {
+        self.series.change(|body| body.blocks.push(first, block));
     }
 
     pub(crate) fn set_newest(&mut self, last: i64) {
