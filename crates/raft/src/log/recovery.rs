@@ -279,7 +279,8 @@ impl Opening {
         let Position { index: last, term: last_term } = self.recovered.last();
         if applied.index < base || applied.index > last {
             return Err(Error::Mismatch(format!(
-                "the state has applied entry {}, the log holds {} to {last}",
+                "the state has applied entry {}, the log holds {} to {last}: restore both from one \
+                 backup, or let this member rejoin with an empty data directory",
                 applied.index,
                 base + 1
             )));
