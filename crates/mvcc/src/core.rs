@@ -2,12 +2,14 @@
 
 use crate::{
     Error, Result,
+    counts::{Counts, Turn},
     key::{self, Revision},
     log,
     record::Record,
 };
 use bytes::Bytes;
 use chronolith_engine::{ColumnId, Engine, KeyRange, Snapshot};
+use parking_lot::Mutex;
 use std::{
     ops::Bound,
     sync::{
@@ -40,6 +42,8 @@ pub(crate) struct Core {
     pub(crate) columns: Columns,
     current: AtomicI64,
     compact: AtomicI64,
+    /// True at the current revision, which only moves with this lock held if a key came or went.
+    pub(crate) counts: Mutex<Counts>,
 }
 
 /// The newest version of a key.
@@ -61,7 +65,8 @@ impl Core {
         let (current, time_ms) = last_logged(&*engine, columns.log)?;
         let compact = number(&*engine, columns.meta, COMPACT_KEY)?.unwrap_or(NEVER_COMPACTED);
         let (current, compact) = (AtomicI64::new(current), AtomicI64::new(compact));
-        Ok((Self { engine, columns, current, compact }, time_ms))
+        let counts = Mutex::new(Counts::unknown());
+        Ok((Self { engine, columns, current, compact, counts }, time_ms))
     }
 
     pub(crate) fn current(&self) -> i64 {
@@ -72,8 +77,12 @@ impl Core {
         self.compact.load(Ordering::Acquire)
     }
 
-    /// Lets readers see what the engine holds since the last call.
-    pub(crate) fn advance(&self, current: i64, compact: i64) {
+    /// Lets readers see what the engine holds since the last call, and how many keys came and went.
+    pub(crate) fn advance(&self, current: i64, compact: i64, turns: Vec<Turn>) {
+        let mut counts = (!turns.is_empty()).then(|| self.counts.lock());
+        if let Some(counts) = &mut counts {
+            counts.turn(turns);
+        }
         self.current.store(current, Ordering::Release);
         self.compact.store(compact, Ordering::Release);
     }

@@ -13,7 +13,8 @@
 //!   version not after r, whatever is written meanwhile.
 //! * What a run does depends on the state and the commands alone: no clock, no randomness, no
 //!   iteration over hash maps. The same commands make the same bytes on every replica.
-//! * Nothing is kept in memory that grows with the keys: the current revision is the log's end.
+//! * No index of the keys is kept in memory, and nothing is loaded when a store is opened: the current
+//!   revision is the log's end. (Counts of keys are learnt by who counts, one for some hundred keys.)
 //! * Compaction hides revisions at once and removes them later, step by step, unseen.
 //! * Events of a revision reach a watcher together, once, in revision order.
 //!
@@ -21,6 +22,7 @@
 
 mod compare;
 mod core;
+mod counts;
 mod error;
 mod hash;
 mod history;

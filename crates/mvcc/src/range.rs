@@ -135,12 +135,51 @@ pub(crate) fn range<S: Source + ?Sized>(
     view: &View<'_, S>,
     request: &RangeRequest,
 ) -> Result<RangeResult> {
+    let whole = range_up_to(view, request, usize::MAX)?;
+    Ok(whole.expect("there are fewer keys than a number can count"))
+}
+
+/// Answers `request` from `view`, unless there are more than `most` keys beyond those it wants.
+pub(crate) fn range_up_to<S: Source + ?Sized>(
+    view: &View<'_, S>,
+    request: &RangeRequest,
+    most: usize,
+) -> Result<Option<RangeResult>> {
     let at = revision_to_read(request.revision, view.current, view.compact)?;
     let span = Span::new(&request.key, &request.range_end);
     let shape = Shape::new(request);
     let mut found = Found::new(request, &shape);
-    scan(view.source, view.versions, &span, at, |entry| found.push(&entry))?;
-    Ok(finish(request, &shape, found.kvs.into(), found.count, view.current))
+    let most = i64::try_from(found.first.saturating_add(most)).unwrap_or(i64::MAX);
+    scan(view.source, view.versions, &span, at, |entry| {
+        found.push(&entry)?;
+        Ok(if found.count > most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let whole = found.count <= most;
+    Ok(whole.then(|| finish(request, &shape, found.kvs.into(), found.count, view.current)))
+}
+
+/// Whether the answer needs only the first keys of a range, and the number of all.
+pub(crate) fn needs_only_the_first(request: &RangeRequest) -> bool {
+    request.count_only || Shape::new(request).fetch < usize::MAX
+}
+
+/// The answer of which the number of keys is known already.
+pub(crate) fn counted<S: Source + ?Sized>(
+    view: &View<'_, S>,
+    request: &RangeRequest,
+    count: i64,
+) -> Result<RangeResult> {
+    let span = Span::new(&request.key, &request.range_end);
+    let shape = Shape::new(request);
+    let mut found = Found::new(request, &shape);
+    if found.first > 0 {
+        scan(view.source, view.versions, &span, view.current, |entry| {
+            found.push(&entry)?;
+            let full = found.kvs.len() >= found.first;
+            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+    }
+    Ok(finish(request, &shape, found.kvs.into(), count, view.current))
 }
 
 /// The answer to a request for one key whose visible version is `head`.
@@ -189,7 +228,7 @@ impl Found {
         Self { kvs: VecDeque::new(), count: 0, first, last }
     }
 
-    fn push(&mut self, entry: &Entry<'_>) -> Result<ControlFlow<()>> {
+    fn push(&mut self, entry: &Entry<'_>) -> Result<()> {
         self.count += 1;
         if self.kvs.len() < self.first {
             if self.kvs.len() >= self.last {
@@ -197,7 +236,7 @@ impl Found {
             }
             self.kvs.push_back(entry.key_value()?);
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(())
     }
 }
 

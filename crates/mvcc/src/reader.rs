@@ -9,17 +9,19 @@ use crate::{
     Error, Result,
     compare::{self, Path},
     core::{Core, NEVER_COMPACTED},
+    counts::{Found, Look},
     range::{self, RangeResult, View},
     run,
-    scan::Source,
+    scan::{Source, scan},
     span::Span,
     watch::WatchHub,
 };
+use bytes::Bytes;
 use chronolith_engine::Snapshot;
 use chronolith_proto::etcdserverpb::{
     RangeRequest, ResponseOp, TxnRequest, TxnResponse, request_op::Request, response_op::Response,
 };
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 /// Reads the store. Cheap to clone; see the module.
 #[derive(Clone)]
@@ -60,7 +62,53 @@ impl Reader {
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult> {
         match Span::new(&request.key, &request.range_end) {
             Span::Point(_) => self.get(request),
-            Span::Range { .. } => self.with_view(|view| range::range(view, request)),
+            Span::Range { start, end } => self.list(request, &start, end.as_ref()),
+        }
+    }
+
+    /// Answers a request for a range. Where only its first keys are wanted and many follow, these are
+    /// not looked at one by one to be counted.
+    fn list(
+        &self,
+        request: &RangeRequest,
+        start: &Bytes,
+        end: Option<&Bytes>,
+    ) -> Result<RangeResult> {
+        if request.revision > 0 || !range::needs_only_the_first(request) {
+            return self.with_view(|view| range::range(view, request));
+        }
+        let most = self.core.counts.lock().worth_a_plan();
+        let short = self.with_view(|view| range::range_up_to(view, request, most))?;
+        short.map_or_else(|| self.list_by_plan(request, start, end), Ok)
+    }
+
+    fn list_by_plan(
+        &self,
+        request: &RangeRequest,
+        start: &Bytes,
+        end: Option<&Bytes>,
+    ) -> Result<RangeResult> {
+        loop {
+            let (current, block_keys, plan) = {
+                let mut counts = self.core.counts.lock();
+                (self.core.current(), counts.block_keys, counts.plan(start, end))
+            };
+            let counted = self.with_view_at(current, |view| {
+                let mut count = plan.known;
+                for look in &plan.looks {
+                    let found = look_at(view, look, (start, end), block_keys)?;
+                    count += found.counted;
+                    self.core.counts.lock().learn(look, found);
+                }
+                range::counted(view, request, count)
+            });
+            // What was not learnt, whatever the reason, is to be learnt by the next one.
+            let mut counts = self.core.counts.lock();
+            plan.looks.iter().for_each(|look| counts.forget(look));
+            drop(counts);
+            if let Some(answer) = counted.transpose() {
+                return answer;
+            }
         }
     }
 
@@ -102,16 +150,49 @@ impl Reader {
         &self,
         read: impl FnOnce(&View<'_, dyn Snapshot>) -> Result<T>,
     ) -> Result<T> {
+        let mut read = Some(read);
         loop {
             let current = self.core.current();
-            let snapshot = self.core.engine.snapshot()?;
-            let (versions, compact) = (self.core.columns.versions, self.core.compact());
-            // Otherwise the current revision was overtaken and compacted meanwhile.
-            if compact <= current {
-                return read(&View { source: &*snapshot, versions, current, compact });
+            let once = |view: &View<'_, dyn Snapshot>| {
+                read.take().map_or(Err(Error::Compacted), |read| read(view))
+            };
+            if let Some(answer) = self.with_view_at(current, once)? {
+                return Ok(answer);
             }
         }
     }
+
+    /// Calls `read` with a view of a revision that was current; none, and no call, if it was
+    /// overtaken and compacted meanwhile.
+    fn with_view_at<T>(
+        &self,
+        current: i64,
+        read: impl FnOnce(&View<'_, dyn Snapshot>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let snapshot = self.core.engine.snapshot()?;
+        let (versions, compact) = (self.core.columns.versions, self.core.compact());
+        if compact > current {
+            return Ok(None);
+        }
+        read(&View { source: &*snapshot, versions, current, compact }).map(Some)
+    }
+}
+
+/// Looks at the keys of a block, or of a part of it, and counts those from `start` to `end`.
+fn look_at(
+    view: &View<'_, dyn Snapshot>,
+    look: &Look,
+    (start, end): (&Bytes, Option<&Bytes>),
+    block_keys: usize,
+) -> Result<Found> {
+    let mut found = Found::default();
+    let wanted = Span::Range { start: start.clone(), end: end.cloned() };
+    scan(view.source, view.versions, &look.span, view.current, |entry| {
+        let counted = !look.learns() || wanted.contains(&entry.key());
+        found.push(counted, block_keys, || entry.key());
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 fn read_only<S: Source + ?Sized>(

@@ -15,6 +15,7 @@ use crate::{
     Error, Kind, Leases, Mvcc, Result, Stamp,
     compare::{self, Path},
     core::{COMPACT_KEY, Columns, Head},
+    counts::Turn,
     key::{self, Revision},
     log::LogWriter,
     range::{self, RangeResult, View},
@@ -43,6 +44,8 @@ pub struct Run<'a> {
     heads: FxHashMap<Bytes, Head>,
     /// Changes of this run's revisions, for the watchers.
     pub(crate) published: Vec<Published>,
+    /// Keys that came to life or died in this run.
+    turns: Vec<Turn>,
     /// Changes of the command at work.
     changes: Vec<Change>,
     /// What the command at work does to leases, told to the caller when it has succeeded.
@@ -63,6 +66,14 @@ struct Change {
     after: Option<Record>,
 }
 
+impl Change {
+    /// Whether the key came to life by it, or died.
+    fn turn(&self) -> Option<Turn> {
+        let change = i64::from(self.after.is_some()) - i64::from(self.before.record.is_some());
+        (change != 0).then(|| (self.key.clone(), change))
+    }
+}
+
 impl<'a> Run<'a> {
     pub(crate) fn new(mvcc: &'a mut Mvcc) -> Result<Self> {
         let core = &mvcc.core;
@@ -75,6 +86,7 @@ impl<'a> Run<'a> {
             columns,
             heads: FxHashMap::default(),
             published: Vec::new(),
+            turns: Vec::new(),
             changes: Vec::new(),
             lease_moves: Vec::new(),
             revision,
@@ -180,10 +192,10 @@ impl<'a> Run<'a> {
 
     /// Writes the run in one engine batch; then readers see it, then watchers hear of it.
     pub fn commit(self, durability: Durability) -> Result<()> {
-        let Self { mvcc, overlay, published, revision, compact, time_ms, .. } = self;
+        let Self { mvcc, overlay, published, turns, revision, compact, time_ms, .. } = self;
         overlay.commit(durability)?;
         mvcc.time_ms = time_ms;
-        mvcc.core.advance(revision, compact);
+        mvcc.core.advance(revision, compact, turns);
         mvcc.hub.publish(published, revision);
         Ok(())
     }
@@ -213,6 +225,7 @@ impl<'a> Run<'a> {
         self.time_ms = self.time_ms.max(stamp.time_ms);
         let stamp = Stamp { time_ms: self.time_ms, ..*stamp };
         let room_bytes = self.changes.iter().map(|change| change.key.len() + 8).sum();
+        self.turns.extend(self.changes.iter().filter_map(Change::turn));
         name_versions_before(self.revision, &mut self.changes);
         let mut entry = LogWriter::new(self.revision, &stamp, room_bytes);
         for change in &self.changes {
