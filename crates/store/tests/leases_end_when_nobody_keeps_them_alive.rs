@@ -1,5 +1,7 @@
 //! Leases: granted, kept alive, revoked and expired, with their keys.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use chronolith_proto::etcdserverpb::{

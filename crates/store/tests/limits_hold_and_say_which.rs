@@ -1,5 +1,7 @@
 //! Every limit is reached, answers with its own error, and lets go again.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use chronolith_proto::etcdserverpb::{

@@ -1,5 +1,7 @@
 //! The store's part of etcd's answers: headers, codes, texts, limits. (What mvcc answers is tested there.)
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use chronolith_proto::etcdserverpb::{

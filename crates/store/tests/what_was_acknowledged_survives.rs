@@ -2,6 +2,8 @@
 //! directories. Nothing acknowledged is lost, nothing happens twice, and what cannot be mended is refused
 //! with a way out.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use chronolith_proto::etcdserverpb::{
