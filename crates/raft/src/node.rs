@@ -340,13 +340,20 @@ impl<O: Send + 'static> RaftHandle<O> {
     /// Confirms a read: the reply comes once everything is applied here that any member had
     /// acknowledged when this was called.
     pub fn read_index(&self, reply: ReadReply) {
-        let shared = &*self.guard.shared;
-        if shared.decides_alone.load(Ordering::Acquire) {
-            return reply(Ok(shared.applied.load(Ordering::Acquire)));
+        if let Some(index) = self.read_index_alone() {
+            return reply(Ok(index));
         }
-        if let Err((error, reply)) = shared.queue_read(reply) {
+        if let Err((error, reply)) = self.guard.shared.queue_read(reply) {
             reply(Err(error));
         }
+    }
+
+    /// The index a read may rely on right now, if this member decides alone: then nobody else is to
+    /// be asked. Otherwise [`RaftHandle::read_index`] asks.
+    pub fn read_index_alone(&self) -> Option<u64> {
+        let shared = &*self.guard.shared;
+        let alone = shared.decides_alone.load(Ordering::Acquire);
+        alone.then(|| shared.applied.load(Ordering::Acquire))
     }
 
     /// A message of another member arrived.

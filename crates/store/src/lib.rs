@@ -29,6 +29,7 @@ mod maintenance;
 mod open;
 mod proposer;
 mod shared;
+mod space;
 mod store;
 mod upkeep;
 

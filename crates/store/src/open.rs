@@ -15,6 +15,7 @@ use crate::{
     machine::{Columns, Machine, Outcome, storage::Storage},
     proposer::Proposer,
     shared::Shared,
+    space::Space,
     store::{Inner, Running, Store},
     upkeep::UpkeepThread,
 };
@@ -66,6 +67,7 @@ impl Store {
             shared,
             proposer,
             admission: Admission::new(config.limits.max_requests_in_flight),
+            space: Space::new(config.limits.quota_backend_bytes),
             running: Mutex::new(Some(Running { upkeep, directory })),
         }))
     }

@@ -15,6 +15,7 @@ use crate::{
     machine::{Answer, Columns, Outcome, applying::takes_space},
     proposer::Proposer,
     shared::Shared,
+    space::Space,
 };
 use chronolith_engine::Engine;
 use chronolith_mvcc::{Reader, WatchHub, validate};
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) admission: Admission,
+    pub(crate) space: Space,
     pub(crate) running: Mutex<Option<Running>>,
 }
 
@@ -305,12 +307,11 @@ impl Inner {
         if self.shared.is_out_of_space() {
             return Err(StoreError::NoSpace);
         }
-        let used = self.engine.size_bytes()?.unwrap_or(0);
-        if used + size_bytes as u64 <= self.limits.quota_backend_bytes {
+        if self.space.has_room(&*self.engine, size_bytes)? {
             return Ok(());
         }
         let member_id = self.identity.member_id;
-        tracing::warn!(used, "the space quota is used up: raising the NOSPACE alarm");
+        tracing::warn!("the space quota is used up: raising the NOSPACE alarm");
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id,

@@ -14,7 +14,7 @@ use common::*;
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -36,10 +36,17 @@ fn checkpoints(dir: &Path) -> Vec<u64> {
 
 /// Writes until there are `count` checkpoints that did not exist before.
 async fn write_checkpoints(store: &Store, dir: &Path, count: usize) {
+    write_large_checkpoints(store, dir, count, 1).await;
+}
+
+async fn write_large_checkpoints(store: &Store, dir: &Path, count: usize, value_bytes: usize) {
     let before = checkpoints(dir);
     let mut written = 0;
     while checkpoints(dir).iter().filter(|index| !before.contains(index)).count() < count {
-        store.put(put(&format!("filler/{written}"), "v")).await.unwrap();
+        store
+            .put(put(&format!("filler/{}", written % 100), &"v".repeat(value_bytes)))
+            .await
+            .unwrap();
         written += 1;
         assert!(written < 5_000, "no checkpoint appeared");
     }
@@ -149,6 +156,26 @@ async fn a_log_that_reaches_back_makes_up_for_every_checkpoint() {
 }
 
 #[tokio::test]
+async fn without_any_whole_checkpoint_and_a_whole_log_the_start_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(config(dir.path(), EngineKind::Memory)).unwrap();
+    for _ in 0..4 {
+        // The log's first segment fills up, and goes with the third checkpoint.
+        write_large_checkpoints(&store, dir.path(), 1, 50_000).await;
+    }
+    store.shutdown().await;
+    let all = checkpoints(dir.path());
+    all.iter().for_each(|index| damage(dir.path(), *index));
+    for _ in 0..2 {
+        let error = Store::open(config(dir.path(), EngineKind::Memory)).err().unwrap();
+        let text = error.to_string();
+        assert!(matches!(error, OpenError::NoUsableCheckpoint { .. }), "{text}");
+        assert!(text.contains("restore the data directory from a backup"), "{text}");
+    }
+    assert_eq!(checkpoints(dir.path()), all, "nothing was touched");
+}
+
+#[tokio::test]
 async fn a_vanished_log_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(config(dir.path(), EngineKind::Memory)).unwrap();
@@ -184,6 +211,8 @@ fn an_engine_that_was_not_built_is_refused_before_anything_is_touched() {
 /// Set in the process that is killed: its data directory and engine.
 const CHILD_DIR: &str = "CHRONOLITH_TEST_CHILD_DIR";
 const CHILD_ENGINE: &str = "CHRONOLITH_TEST_CHILD_ENGINE";
+/// Bytes that it writes to another key with each number, if any.
+const CHILD_VALUE_BYTES: &str = "CHRONOLITH_TEST_CHILD_VALUE_BYTES";
 
 /// Not a test by itself: the writer that the next test kills. It prints what was acknowledged.
 #[tokio::test]
@@ -191,6 +220,7 @@ async fn child_writes_until_it_is_killed() {
     let Ok(dir) = std::env::var(CHILD_DIR) else { return };
     let engine = std::env::var(CHILD_ENGINE).unwrap().parse().unwrap();
     let store = Store::open(config(Path::new(&dir), engine)).unwrap();
+    let ballast = std::env::var(CHILD_VALUE_BYTES).map_or(0, |bytes| bytes.parse().unwrap());
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..4 {
         let store = store.clone();
@@ -198,7 +228,14 @@ async fn child_writes_until_it_is_killed() {
             for number in 0.. {
                 let request =
                     PutRequest { prev_kv: true, ..put(&format!("w{writer}"), &number.to_string()) };
-                let answer = store.put(request).await.unwrap();
+                let answer = match store.put(request).await {
+                    Ok(answer) => answer,
+                    Err(error) => return println!("\nrefused {error}"),
+                };
+                if ballast > 0 {
+                    let request = put(&format!("b{number}"), &"b".repeat(ballast));
+                    let _ = store.put(request).await;
+                }
                 let revision = answer.header.unwrap().revision;
                 println!("\nacked w{writer} {number} {revision}");
                 if number % 50 == 49 && writer == 0 {
@@ -213,13 +250,8 @@ async fn child_writes_until_it_is_killed() {
 
 /// Runs the writer for a while, kills it, and answers with what it said: writer, number, revision.
 fn write_and_kill(dir: &Path, engine: EngineKind, life: Duration) -> Vec<(String, u64, i64)> {
-    let program: PathBuf = std::env::current_exe().unwrap();
-    let mut child = Command::new(program)
-        .args(["--exact", "child_writes_until_it_is_killed", "--nocapture", "--test-threads=1"])
-        .env(CHILD_DIR, dir)
-        .env(CHILD_ENGINE, engine.name())
+    let mut child = writer(Command::new(std::env::current_exe().unwrap()), dir, engine)
         .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
         .spawn()
         .unwrap();
     let output = child.stdout.take().unwrap();
@@ -231,6 +263,15 @@ fn write_and_kill(dir: &Path, engine: EngineKind, life: Duration) -> Vec<(String
     child.kill().unwrap();
     child.wait().unwrap();
     reader.join().unwrap()
+}
+
+/// The writer's command line, after what runs it.
+fn writer(mut command: Command, dir: &Path, engine: EngineKind) -> Command {
+    command
+        .args(["--exact", "child_writes_until_it_is_killed", "--nocapture", "--test-threads=1"])
+        .env(CHILD_DIR, dir)
+        .env(CHILD_ENGINE, engine.name());
+    command
 }
 
 fn parse(line: &str) -> Option<(String, u64, i64)> {
@@ -272,5 +313,66 @@ async fn kill_at_random_moments() {
             store.shutdown().await;
         }
         assert!(newest > 20, "nothing was written: revision {newest}");
+    }
+}
+
+/// Set in the process that checks after the disk was full: what was acknowledged.
+const CHILD_ACKED: &str = "CHRONOLITH_TEST_CHILD_ACKED";
+
+/// Not a test by itself: looks at a directory that only its own file systems show.
+#[tokio::test]
+async fn child_checks_what_was_acknowledged() {
+    let (Ok(dir), Ok(acked)) = (std::env::var(CHILD_DIR), std::env::var(CHILD_ACKED)) else {
+        return;
+    };
+    let engine = std::env::var(CHILD_ENGINE).unwrap().parse().unwrap();
+    let store = Store::open(config(Path::new(&dir), engine)).unwrap();
+    let text = fs::read_to_string(acked).unwrap();
+    for (writer, number, _) in text.lines().filter_map(parse) {
+        let found = store.range(get(&writer)).await.unwrap();
+        let value: u64 = values(&found)[0].1.parse().unwrap();
+        assert!(value >= number, "{writer} has {value}, {number} was acknowledged");
+    }
+    store.put(put("after", "there is room again")).await.unwrap();
+    println!("\nchecked");
+}
+
+/// A small disk that only the script sees: fills up under the writer, grows, and is looked at again.
+const FULL_DISK: &str = r#"
+mkdir -p "$DISK" && mount -t tmpfs -o size=12m tmpfs "$DISK" || { echo "no mount"; exit 0; }
+timeout 60 "$0" --exact child_writes_until_it_is_killed --nocapture > "$CHRONOLITH_TEST_CHILD_ACKED"
+grep '^refused' "$CHRONOLITH_TEST_CHILD_ACKED"
+mount -o remount,size=200m "$DISK"
+exec "$0" --exact child_checks_what_was_acknowledged --nocapture
+"#;
+
+#[test]
+fn a_full_disk_stops_the_member_and_loses_nothing() {
+    for engine in ENGINES {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = dir.path().join("disk");
+        let acked = dir.path().join("acked");
+        let output = Command::new("unshare")
+            .args(["--mount", "--map-root-user", "sh", "-c", FULL_DISK])
+            .arg(std::env::current_exe().unwrap())
+            .env("DISK", &disk)
+            .env(CHILD_DIR, disk.join("data"))
+            .env(CHILD_ENGINE, engine.name())
+            .env(CHILD_ACKED, &acked)
+            .env(CHILD_VALUE_BYTES, "4000")
+            .output();
+        let Ok(output) = output else { return println!("SKIPPED: no unshare here") };
+        let (text, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if text.contains("no mount") || errors.contains("unshare failed") {
+            return println!("SKIPPED: a file system of its own is not allowed here: {errors}");
+        }
+        let refused = text.lines().find_map(|line| line.strip_prefix("refused "));
+        let refused = refused.unwrap_or_else(|| panic!("it never filled up: {text} {errors}"));
+        assert!(refused.contains("can no longer vouch for its data"), "{refused}");
+        assert!(refused.contains("No space left"), "it says why: {refused}");
+        assert!(text.contains("checked"), "{text} {errors}");
+        let count = fs::read_to_string(&acked).unwrap().lines().filter_map(parse).count();
+        assert!(count > 100, "only {count} writes were acknowledged");
     }
 }

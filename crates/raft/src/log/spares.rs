@@ -27,6 +27,8 @@ struct State {
     retired: VecDeque<String>,
     jobs: usize,
     made: u64,
+    /// The disk refused the last one: no other is tried before the next segment begins.
+    refused: bool,
 }
 
 impl Spares {
@@ -35,7 +37,9 @@ impl Spares {
     }
 
     pub(super) fn take(&self) -> Option<String> {
-        self.state.lock().ready.pop_front()
+        let mut state = self.state.lock();
+        state.refused = false;
+        state.ready.pop_front()
     }
 
     /// Hands over a file that the log does not need any more.
@@ -52,7 +56,7 @@ impl Spares {
         if let Some(name) = old.clone().filter(|_| full) {
             return Some(Box::new(move || disk.remove(&name).map_err(io_error(&name, "removal"))));
         }
-        let none_coming = state.ready.is_empty() && state.jobs == 0;
+        let none_coming = state.ready.is_empty() && state.jobs == 0 && !state.refused;
         if old.is_none() && !(wanted && none_coming) {
             return None;
         }
@@ -64,6 +68,7 @@ impl Spares {
             let result = make(&*disk, old.as_deref(), &name, size);
             let mut state = shared.lock();
             state.jobs -= 1;
+            state.refused = result.is_err();
             result.map(|()| state.ready.push_back(name))
         }))
     }
@@ -73,5 +78,9 @@ fn make(disk: &dyn Disk, old: Option<&str>, name: &str, size_bytes: u64) -> Resu
     if let Some(old) = old {
         disk.rename(old, name).map_err(io_error(old, "renaming"))?;
     }
-    disk.zero(name, size_bytes).map_err(io_error(name, "zeroing a spare segment"))
+    disk.zero(name, size_bytes).map_err(|refusal| {
+        // What is there of it takes space on a disk that is likely full; the refusal is what counts.
+        let _ = disk.remove(name);
+        io_error(name, "zeroing a spare segment")(refusal)
+    })
 }
