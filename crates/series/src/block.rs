@@ -154,8 +154,8 @@ fn gallop_down(time_at: impl Fn(usize) -> i64, time: i64, from: usize) -> (usize
 /// Where `time` would be among `len` points spread evenly over `first..next`.
 #[inline]
 pub(crate) fn guess(time: i64, first: i64, next: i64, len: usize) -> usize {
-    // Within 2^61 of each other, so the differences do not overflow; rounding only costs a probe.
-    let share = (time - first) as f64 / (next - first) as f64;
+    // A time that no point can have may wrap: a wrong guess only costs probes.
+    let share = time.wrapping_sub(first) as f64 / next.wrapping_sub(first) as f64;
     (share * len as f64 + 0.5) as usize
 }
 

@@ -262,7 +262,15 @@ impl BlockList {
     /// How many blocks start at or before `time`.
     #[inline]
     fn starting_until(&self, time: i64) -> usize {
-        let within = |chunk: &Chunk| chunk.firsts().partition_point(|first| *first <= time);
+        // Blocks of a steady series start at regular times too: mostly the first probe is right.
+        let within = |chunk: &Chunk| match chunk.firsts() {
+            [] => 0,
+            [first] => usize::from(*first <= time),
+            firsts @ [first, .., last] => {
+                let near = guess(time, *first, *last, firsts.len() - 1);
+                lower_bound(|at| firsts[at], firsts.len(), time.saturating_add(1), near)
+            }
+        };
         let full = self.full.chunks.len();
         if full == 0 || self.tail.firsts[0] <= time {
             return full * CHUNK_BLOCKS + within(&self.tail);
