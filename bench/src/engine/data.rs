@@ -110,15 +110,15 @@ fn kubernetes(text: &mut String, rng: &mut Rng) {
 
 /// The packages that this machine's Debian knows: name and stanza.
 pub(super) fn packages() -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let lists = std::fs::read_dir("/var/lib/apt/lists").context("no package lists")?;
-    let lists = lists.filter_map(|entry| Some(entry.ok()?.path()));
-    let index = |path: &std::path::PathBuf| path.to_string_lossy().ends_with("_Packages");
-    let mut texts: Vec<String> =
-        lists.filter(index).filter_map(|path| std::fs::read_to_string(path).ok()).collect();
-    if texts.is_empty() {
-        texts.push(std::fs::read_to_string("/var/lib/dpkg/status").context("no Debian packages")?);
-    }
-    let stanzas = texts.iter().flat_map(|text| text.split("\n\n")).filter_map(|stanza| {
+    let listed = std::process::Command::new("apt-cache").arg("dumpavail").output();
+    let available = listed.map(|output| output.stdout).unwrap_or_default();
+    let text = match available.is_empty() {
+        // Without package lists: those that are installed.
+        true => std::fs::read("/var/lib/dpkg/status").context("no Debian packages")?,
+        false => available,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let stanzas = text.split("\n\n").filter_map(|stanza| {
         let name = stanza.lines().next()?.strip_prefix("Package: ")?;
         Some((format!("packages/{name}").into_bytes(), stanza.as_bytes().to_vec()))
     });

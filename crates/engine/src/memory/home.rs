@@ -5,7 +5,7 @@
 
 use super::{checkpoint, log, log::Log, view::View};
 use crate::{Error, Result, disk};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustix::fs::FlockOperation;
 use std::{
     fs::File,
@@ -25,12 +25,24 @@ pub(super) struct Home {
     _lock: File,
     /// Bytes appended to all logs since opening.
     appended: AtomicU64,
-    /// Bytes of those that are known to be durable. Whoever holds it syncs for all who wait.
-    synced: Mutex<u64>,
+    synced: Mutex<Synced>,
+    /// Told when a sync ends.
+    sync_ended: Condvar,
     /// The log that is being appended to.
     current: Mutex<Arc<File>>,
     /// Size of the newest checkpoint.
     checkpoint_bytes: AtomicU64,
+}
+
+/// How much of the logs is durable.
+#[derive(Default)]
+struct Synced {
+    /// Bytes that are known to be.
+    bytes: u64,
+    /// One of the callers is syncing for all who wait.
+    running: bool,
+    /// A sync failed: what the system has dropped since can no longer be found out.
+    failed: bool,
 }
 
 /// What a directory held.
@@ -57,7 +69,8 @@ impl Home {
             dir: dir.to_owned(),
             _lock: lock,
             appended: AtomicU64::new(0),
-            synced: Mutex::new(0),
+            synced: Mutex::default(),
+            sync_ended: Condvar::new(),
             current,
             checkpoint_bytes: AtomicU64::new(checkpoint_size(dir, newest)?),
         };
@@ -78,18 +91,37 @@ impl Home {
         self.appended.load(Ordering::Acquire)
     }
 
-    /// Returns once everything up to `position` is durable. Of several callers, one syncs for all.
+    /// Returns once everything up to `position` is durable. Of several callers, one syncs for all
+    /// that was appended by then; the others sleep, so that the next sync is for all of them.
     pub(super) fn sync_to(&self, position: u64) -> Result<()> {
         let mut synced = self.synced.lock();
-        if *synced >= position {
+        while synced.running && synced.bytes < position {
+            self.sync_ended.wait(&mut synced);
+        }
+        if synced.failed {
+            return Err(disk::io(&self.dir, std::io::Error::other("an earlier sync failed")));
+        }
+        if synced.bytes >= position {
             return Ok(());
         }
+        synced.running = true;
+        drop(synced);
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<()> {
         // In this order: a log that is replaced in between was synced before it was replaced.
         let target = self.appended.load(Ordering::Acquire);
         let file = Arc::clone(&self.current.lock());
-        file.sync_data().map_err(|source| disk::io(&self.dir, source))?;
-        *synced = target;
-        Ok(())
+        let outcome = file.sync_data();
+        let mut synced = self.synced.lock();
+        synced.running = false;
+        match outcome {
+            Ok(()) => synced.bytes = target,
+            Err(_) => synced.failed = true,
+        }
+        self.sync_ended.notify_all();
+        outcome.map_err(|source| disk::io(&self.dir, source))
     }
 
     pub(super) fn is_outgrown(&self, log: &Log) -> bool {
