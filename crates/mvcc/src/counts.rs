@@ -73,9 +73,9 @@ impl Counts {
         Self { blocks, block_keys: BLOCK_KEYS, last_look: 0 }
     }
 
-    /// So many keys are looked at rather than planned for.
+    /// So many keys are looked at rather than planned for: short ranges must not leave a block each.
     pub(crate) fn worth_a_plan(&self) -> usize {
-        2 * self.block_keys
+        self.block_keys / 4
     }
 
     /// Takes births and deaths into account.

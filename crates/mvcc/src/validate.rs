@@ -6,7 +6,7 @@ use chronolith_proto::etcdserverpb::{
     range_request::{SortOrder, SortTarget},
     request_op::Request,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Operations or comparisons a transaction may have, unless configured otherwise (etcd's default).
 pub const DEFAULT_MAX_TXN_OPERATIONS: usize = 128;
@@ -71,8 +71,7 @@ fn one(operation: &RequestOp, max_operations: usize) -> Result<()> {
 #[derive(Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a [u8]>,
-    /// Start and end; an empty end is the one key.
-    deletes: Vec<(&'a [u8], &'a [u8])>,
+    deletes: Deletes<'a>,
 }
 
 impl<'a> Writes<'a> {
@@ -83,7 +82,7 @@ impl<'a> Writes<'a> {
         let requests = || operations.iter().filter_map(|operation| operation.request.as_ref());
         for request in requests() {
             if let Request::RequestDeleteRange(request) = request {
-                writes.deletes.push((&request.key, &request.range_end));
+                writes.deletes.insert(&request.key, &request.range_end);
             }
         }
         for request in requests() {
@@ -106,18 +105,85 @@ impl<'a> Writes<'a> {
         for key in otherwise.puts.difference(&then.puts) {
             self.put(key)?;
         }
-        self.deletes.extend(then.deletes);
-        self.deletes.extend(otherwise.deletes);
+        self.deletes.join(then.deletes);
+        self.deletes.join(otherwise.deletes);
         Ok(())
     }
 
     fn put(&mut self, key: &'a [u8]) -> Result<()> {
-        let deleted = self.deletes.iter().any(|(start, end)| match end {
-            [] => key == *start,
-            // A "\0" end, "from here on", is taken literally here and thus holds no key: etcd
-            // does not see this overlap either.
-            end => *start <= key && key < *end,
-        });
-        if deleted || !self.puts.insert(key) { Err(Error::DuplicateKey) } else { Ok(()) }
+        if self.deletes.contain(key) || !self.puts.insert(key) {
+            return Err(Error::DuplicateKey);
+        }
+        Ok(())
+    }
+}
+
+/// Keys that are deleted: ranges are kept joined, so that a request of many puts and many deletes
+/// does not compare each with each.
+#[derive(Default)]
+struct Deletes<'a> {
+    keys: BTreeSet<&'a [u8]>,
+    /// Start and end of ranges that neither overlap nor touch.
+    ranges: BTreeMap<&'a [u8], &'a [u8]>,
+}
+
+impl<'a> Deletes<'a> {
+    /// A "\0" end, "from here on", is taken literally here and thus holds no key: etcd does not see
+    /// that overlap either.
+    fn insert(&mut self, start: &'a [u8], end: &'a [u8]) {
+        if end.is_empty() {
+            self.keys.insert(start);
+        } else if start < end {
+            self.insert_range(start, end);
+        }
+    }
+
+    fn insert_range(&mut self, mut start: &'a [u8], mut end: &'a [u8]) {
+        while let Some((&other_start, &other_end)) = self.ranges.range(..=end).next_back() {
+            if other_end < start {
+                break;
+            }
+            self.ranges.remove(other_start);
+            start = start.min(other_start);
+            end = end.max(other_end);
+        }
+        self.ranges.insert(start, end);
+    }
+
+    fn join(&mut self, mut other: Self) {
+        self.keys.append(&mut other.keys);
+        other.ranges.into_iter().for_each(|(start, end)| self.insert_range(start, end));
+    }
+
+    fn contain(&self, key: &[u8]) -> bool {
+        let range = self.ranges.range(..=key).next_back();
+        self.keys.contains(key) || range.is_some_and(|(_, end)| key < *end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Deletes;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        #[test]
+        fn joined_ranges_hold_what_the_ranges_hold(
+            deletes in vec((vec(0u8..4, 1..3), vec(0u8..4, 0..3)), 0..12), key in vec(0u8..4, 1..3),
+        ) {
+            let (mut whole, mut halves) = (Deletes::default(), [Deletes::default(), Deletes::default()]);
+            for (index, (start, end)) in deletes.iter().enumerate() {
+                whole.insert(start, end);
+                halves[index % 2].insert(start, end);
+            }
+            let expected = deletes.iter().any(|(start, end)| match &end[..] {
+                [] => key == *start,
+                end => &start[..] <= &key[..] && &key[..] < end,
+            });
+            prop_assert_eq!(whole.contain(&key), expected);
+            let [mut one, other] = halves;
+            one.join(other);
+            prop_assert_eq!(one.contain(&key), expected);
+        }
     }
 }
