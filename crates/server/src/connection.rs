@@ -62,7 +62,12 @@ pub(crate) async fn serve(node: Arc<Node>, socket: TcpStream) {
 async fn speak(node: Arc<Node>, socket: TcpStream) {
     let _connected = node.metrics.connections.enter();
     tune(&socket);
-    match timeout(FIRST_BYTE_TIMEOUT, speaks_http2(&socket)).await {
+    let first = tokio::select! {
+        first = timeout(FIRST_BYTE_TIMEOUT, speaks_http2(&socket)) => first,
+        // Who has said nothing yet has nothing to lose.
+        () = node.stopping() => return,
+    };
+    match first {
         Ok(Ok(true)) => http2(&node, socket).await,
         Ok(Ok(false)) => http1(&node, socket).await,
         Ok(Err(_)) | Err(_) => {}

@@ -9,7 +9,7 @@ use chronolith_proto::etcdserverpb::{
 };
 use common::{Node, PATIENCE, prefix, put};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::{io::AsyncWriteExt, time::timeout};
 use tonic::Code;
 
 #[tokio::test]
@@ -36,15 +36,25 @@ async fn idle_clients_do_not_hold_it_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_never_spoke_does_not_hold_it_up() {
+    let node = Node::start_with(|config| config.drain_timeout = 2 * PATIENCE).await;
+    let silent = tokio::net::TcpStream::connect(node.server.address()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    timeout(PATIENCE, node.server.shutdown()).await.unwrap();
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_client_that_never_lets_go_is_cut_off_in_the_end() {
     let node = Node::start_with(|config| {
         config.drain_timeout = Duration::from_millis(50);
     })
     .await;
-    let silent = tokio::net::TcpStream::connect(node.server.address()).await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(node.server.address()).await.unwrap();
+    half.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     timeout(PATIENCE, node.server.shutdown()).await.unwrap();
-    drop(silent);
+    drop(half);
 }
 
 #[tokio::test]

@@ -23,6 +23,10 @@ pub trait WatchSink: Send + Sync {
     ///
     /// Called by the writer with the hub locked: enqueue, and return. Must not call the hub.
     fn offer(&self, watcher: WatcherId, batch: &Arc<EventBatch>) -> bool;
+
+    /// All offers of a run have been made, and the hub is not locked any more: wake who takes them. A
+    /// reader woken by each offer would take them one by one.
+    fn wake(&self) {}
 }
 
 /// What a watcher wants.
@@ -182,13 +186,16 @@ impl WatchHub {
     /// Offers a run's changes to the synced watchers that want them. Only the writer calls this, with
     /// revisions in order.
     pub(crate) fn publish(&self, changes: Vec<Published>, revision: i64) {
+        let mut offered = Vec::new();
         let mut hub = self.hub.lock();
         if !hub.watchers.is_empty() {
             for group in hub.gather(changes) {
-                hub.offer(group);
+                hub.offer(group, &mut offered);
             }
         }
         hub.published = revision;
+        drop(hub);
+        offered.iter().for_each(|sink| sink.wake());
     }
 }
 
@@ -215,13 +222,16 @@ impl Hub {
         touched
     }
 
-    /// Offers what a group gathered to its members; who refuses, lags.
-    fn offer(&mut self, id: GroupId) {
+    /// Offers what a group gathered to its members; who refuses, lags. Notes whose sinks to wake.
+    fn offer(&mut self, id: GroupId, offered: &mut Vec<Arc<dyn WatchSink>>) {
         let events = self.groups.take_gathered(id);
         let group = self.groups.group(id);
         let batch = Arc::new(EventBatch::new(events, group.wish.prev_kv));
         let mut position = 0;
         while let Some(member) = group.members.get(position) {
+            if !offered.last().is_some_and(|last| Arc::ptr_eq(last, &member.sink)) {
+                offered.push(Arc::clone(&member.sink));
+            }
             if member.accepts(&batch) {
                 position += 1;
                 continue;

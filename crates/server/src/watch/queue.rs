@@ -1,6 +1,6 @@
 //! What the store's writer has for a stream and the stream has not sent yet.
 //!
-//! Offering is a lock, a push and at most one wake-up: the writer must not wait. Batches are shared
+//! Offering is a lock and a push, and a run ends with one wake-up: the writer must not wait. Batches are shared
 //! between watchers, so a batch counts once however many watchers of the stream are offered it.
 
 use std::{future::poll_fn, mem, sync::Arc, task::Poll};
@@ -56,7 +56,6 @@ impl Queue {
 impl WatchSink for Queue {
     fn offer(&self, watcher: WatcherId, batch: &Arc<EventBatch>) -> bool {
         let mut taken = self.taken.lock();
-        let was_empty = taken.offers.is_empty() && taken.refused.is_empty();
         let shared = taken.offers.last().is_some_and(|(_, last)| Arc::ptr_eq(last, batch));
         let fits = taken.size_bytes < self.max_bytes;
         if fits {
@@ -65,11 +64,11 @@ impl WatchSink for Queue {
         } else {
             taken.refused.push(watcher);
         }
-        drop(taken);
-        if was_empty {
-            self.filled.wake();
-        }
         fits
+    }
+
+    fn wake(&self) {
+        self.filled.wake();
     }
 }
 
@@ -93,12 +92,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_offer_wakes_who_waits() {
+    async fn a_wake_reaches_who_waits() {
         let queue = Arc::new(Queue::new(1024));
         let waiting = Arc::clone(&queue);
         let waiter = tokio::spawn(async move { waiting.filled().await });
         tokio::task::yield_now().await;
         offer(&queue, 1);
+        queue.wake();
         waiter.await.unwrap();
     }
 }
