@@ -178,7 +178,7 @@ mod tests {
             }
             let expected = deletes.iter().any(|(start, end)| match &end[..] {
                 [] => key == *start,
-                end => &start[..] <= &key[..] && &key[..] < end,
+                end => *start <= key && &key[..] < end,
             });
             prop_assert_eq!(whole.contain(&key), expected);
             let [mut one, other] = halves;
