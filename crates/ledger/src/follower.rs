@@ -56,9 +56,15 @@ impl Follower {
         self.append(entry.revision, Hash::of_leaf(&entry.encode()))
     }
 
+    /// Whether the next [`flush`](Self::flush) will sync. What the leaves were computed from must be on
+    /// the disk before that: files that are declared complete must not be ahead of the revisions.
+    pub fn wants_sync(&self) -> bool {
+        self.tiles.frontier().size() - self.tiles.synced() >= SYNC_EVERY_LEAVES
+    }
+
     /// Lets readers of the files see what was appended; syncs when enough has gathered.
     pub fn flush(&mut self) -> Result<u64> {
-        if self.tiles.frontier().size() - self.tiles.synced() >= SYNC_EVERY_LEAVES {
+        if self.wants_sync() {
             self.tiles.sync()?;
         } else {
             self.tiles.flush()?;

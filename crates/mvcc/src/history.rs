@@ -89,6 +89,12 @@ pub struct KeyVersion {
 }
 
 impl Run<'_> {
+    /// The time of the newest revision, this run's included: never less than one before it.
+    #[must_use]
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
     /// The changes of this run's revisions, in their order: for whoever follows the history.
     pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
         self.published.iter().map(Change::of)

@@ -52,7 +52,7 @@ pub struct Run<'a> {
     lease_moves: Vec<(Bytes, i64, i64)>,
     revision: i64,
     compact: i64,
-    time_ms: u64,
+    pub(crate) time_ms: u64,
 }
 
 /// A change of the command at work.

@@ -22,6 +22,7 @@ mod checkpoints;
 mod command;
 mod config;
 mod directory;
+pub mod embedded;
 mod error;
 mod lease;
 mod machine;

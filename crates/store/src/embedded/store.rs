@@ -1,0 +1,426 @@
+//! Opening, writing and reading.
+
+use super::{
+    Error, Result,
+    follow::{Applied, Following},
+};
+use bytes::Bytes;
+use chronolith_engine::{Durability, Engine, MemoryEngine};
+use chronolith_ledger::{KeyKind, SALT_BYTES, SigningKey, leaf_index};
+use chronolith_mvcc::{Leases, Mvcc, Reader, Run, Stamp};
+use chronolith_proto::{
+    etcdserverpb::{
+        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
+        request_op::Request,
+    },
+    mvccpb::KeyValue,
+};
+use parking_lot::Mutex;
+use rand::Rng;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The database that [`Store::open`] opens.
+const DEFAULT_NAME: &str = "main";
+/// Names become directories and parts of origins.
+const MAX_NAME_BYTES: usize = 64;
+/// Operations of one batch: they share a revision and one engine batch, all of it in memory.
+const MAX_BATCH_OPERATIONS: usize = 10_000_000;
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the database inside the directory.
+    pub name: String,
+    /// Keep the keys on disk, in RocksDB, instead of in memory. Needs the feature `rocksdb`.
+    pub on_disk: bool,
+    /// Who writes: goes into each entry of the log. See [`chronolith_ledger::actor_reference`].
+    pub actor: [u8; 16],
+    /// Hash what is written and keep the log. Without, nothing can be proven: only for measuring what it
+    /// costs, and for data that is thrown away.
+    pub verifiable: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { name: DEFAULT_NAME.to_owned(), on_disk: false, actor: [0; 16], verifiable: true }
+    }
+}
+
+/// One change of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Sets a key.
+    Put(Bytes, Bytes),
+    /// Removes a key.
+    Delete(Bytes),
+}
+
+/// A database. See the module; cheap to share behind an [`Arc`].
+///
+/// ```
+/// use chronolith_store::embedded::{At, Store};
+/// let dir = tempfile::tempdir()?;
+/// let store = Store::open(dir.path())?;
+/// let first = store.put("colour", "red")?;
+/// store.put("colour", "blue")?;
+/// assert_eq!(store.get("colour")?.map(|kv| kv.value), Some("blue".into()));
+/// let then = store.get_at("colour", At::Revision(first))?;
+/// assert_eq!(then.kv.map(|kv| kv.value), Some("red".into()));
+/// store.batch_put((0..1000).map(|n| (format!("key/{n}"), "value")))?;
+///
+/// let proof = store.prove("colour")?;
+/// proof.verify_history(&store.policy()?, b"colour")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Store {
+    pub(super) dir: PathBuf,
+    pub(super) reader: Reader,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) following: Option<Following>,
+    pub(super) key: SigningKey,
+    writer: Mutex<Mvcc>,
+    actor: [u8; 16],
+    /// Whether the engine's `flush` is a sync of its log, shared by all who call it. Otherwise each
+    /// write is synced by itself.
+    shared_sync: bool,
+    _lock: File,
+}
+
+/// A write that was applied and is not yet known to be on the disk.
+#[must_use = "a write is only safe when it was waited for"]
+pub struct Pending<'a> {
+    store: &'a Store,
+    revision: i64,
+}
+
+impl Pending<'_> {
+    /// The revision.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// Waits for the disk. Of all who wait, one syncs for all.
+    pub fn wait(self) -> Result<i64> {
+        if self.store.shared_sync {
+            self.store.engine.flush()?;
+        }
+        Ok(self.revision)
+    }
+}
+
+impl Store {
+    /// Opens the database `main` in `dir`, or creates it.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(dir, &Options::default())
+    }
+
+    /// Opens a database by its name and options.
+    pub fn open_with(dir: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        check_name(&options.name)?;
+        let dir = dir.as_ref().join(&options.name);
+        fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        let lock = lock(&dir)?;
+        let key = signing_key(&dir, &options.name)?;
+        let engine = engine(&dir, options.on_disk)?;
+        let mvcc = Mvcc::open(Arc::clone(&engine))?;
+        let reader = mvcc.reader();
+        let following = match options.verifiable {
+            true => Some(Following::open(&dir, &engine, &reader)?),
+            false => None,
+        };
+        let store = Self {
+            dir,
+            reader,
+            engine,
+            following,
+            key,
+            writer: Mutex::new(mvcc),
+            actor: options.actor,
+            shared_sync: !options.on_disk,
+            _lock: lock,
+        };
+        store.refuse_a_shortened_history()?;
+        Ok(store)
+    }
+
+    /// The names of the databases in `dir`.
+    pub fn databases(dir: impl AsRef<Path>) -> Result<Vec<String>> {
+        let dir = dir.as_ref();
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+            let path = entry.map_err(Error::io(dir))?.path();
+            if path.join("log.vkey").is_file() {
+                names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The newest revision; 1 in an empty database.
+    pub fn revision(&self) -> i64 {
+        self.reader.current_revision()
+    }
+
+    /// The versions behind it all, for requests in etcd's terms.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Sets a key.
+    pub fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<i64> {
+        self.write([Write::Put(key.into(), value.into())])
+    }
+
+    /// Removes a key; the revision, if there was one to remove.
+    pub fn delete(&self, key: impl Into<Bytes>) -> Result<Option<i64>> {
+        let before = self.revision();
+        let revision = self.write([Write::Delete(key.into())])?;
+        Ok((revision > before).then_some(revision))
+    }
+
+    /// Sets many keys in one revision: all of them or none. Of a key named twice the last value stays,
+    /// and both are in its history.
+    pub fn batch_put<K: Into<Bytes>, V: Into<Bytes>>(
+        &self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<i64> {
+        self.submit_puts(pairs)?.wait()
+    }
+
+    /// [`batch_put`](Self::batch_put), without waiting for the disk yet.
+    pub fn submit_puts<K: Into<Bytes>, V: Into<Bytes>>(
+        &self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Pending<'_>> {
+        self.submit(pairs.into_iter().map(|(key, value)| Write::Put(key.into(), value.into())))
+    }
+
+    /// Carries out changes in one revision, and waits for the disk.
+    pub fn write(&self, writes: impl IntoIterator<Item = Write>) -> Result<i64> {
+        self.submit(writes)?.wait()
+    }
+
+    /// Carries out changes in one revision. Several may be under way before the first is waited for.
+    pub fn submit(&self, writes: impl IntoIterator<Item = Write>) -> Result<Pending<'_>> {
+        let success: Vec<_> = writes.into_iter().map(operation).collect();
+        if success.len() > MAX_BATCH_OPERATIONS {
+            return Err(Error::Invalid(format!(
+                "a batch has at most {MAX_BATCH_OPERATIONS} operations"
+            )));
+        }
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        let (revision, _) = self.apply(&request)?;
+        Ok(Pending { store: self, revision })
+    }
+
+    /// Carries out a transaction in etcd's terms.
+    pub fn txn(&self, request: &TxnRequest) -> Result<TxnResponse> {
+        chronolith_mvcc::validate::txn(request, MAX_BATCH_OPERATIONS)?;
+        let (revision, response) = self.apply(request)?;
+        Pending { store: self, revision }.wait()?;
+        Ok(response)
+    }
+
+    fn apply(&self, request: &TxnRequest) -> Result<(i64, TxnResponse)> {
+        check_keys(request)?;
+        let mut mvcc = self.writer.lock();
+        let before = self.revision();
+        let stamp = Stamp { time_ms: now_ms(), actor: self.actor };
+        let mut run = mvcc.begin_run()?;
+        let response = run.txn(request, &mut NoLeases, &stamp)?;
+        let revision = run.revision();
+        if revision == before {
+            return Ok((revision, response));
+        }
+        let salt = self.salt(&mut run, revision);
+        let applied = self.following.as_ref().map(|_| Applied::of(&run, stamp, salt));
+        run.commit(self.durability())?;
+        // Inside the lock: the follower takes revisions in their order.
+        if let (Some(following), Some(applied)) = (&self.following, applied) {
+            following.send(applied)?;
+        }
+        Ok((revision, response))
+    }
+
+    fn salt(&self, run: &mut Run<'_>, revision: i64) -> [u8; SALT_BYTES] {
+        let mut salt = [0; SALT_BYTES];
+        if let Some(following) = &self.following {
+            rand::rng().fill_bytes(&mut salt);
+            let key = Bytes::copy_from_slice(&revision.to_be_bytes());
+            run.overlay().put(following.salts, key, Bytes::copy_from_slice(&salt));
+        }
+        salt
+    }
+
+    fn durability(&self) -> Durability {
+        if self.shared_sync { Durability::Buffered } else { Durability::Sync }
+    }
+
+    /// The newest value of a key.
+    pub fn get(&self, key: impl Into<Bytes>) -> Result<Option<KeyValue>> {
+        let request = RangeRequest { key: key.into(), ..RangeRequest::default() };
+        Ok(self.reader.range(&request)?.kvs.pop())
+    }
+
+    /// The keys that begin with `prefix`, in order.
+    pub fn list(&self, prefix: &[u8]) -> Result<Vec<KeyValue>> {
+        Ok(self.reader.range(&super::past::prefix_request(prefix, 0))?.kvs)
+    }
+
+    /// Makes revisions before `revision` unreadable and removes what they alone need. Their hashes stay
+    /// in the log: proofs of what is kept hold as before.
+    pub fn compact(&self, revision: i64) -> Result<()> {
+        if let Some(following) = &self.following {
+            following.wait_for(self.revision())?;
+            following.sync(&*self.engine)?;
+        }
+        let mut mvcc = self.writer.lock();
+        let mut run = mvcc.begin_run()?;
+        run.compact(revision)?;
+        run.commit(self.durability())?;
+        // In steps, so that no batch is without limit.
+        while mvcc.scrub_step(SCRUB_RECORDS)? {}
+        self.engine.flush()?;
+        Ok(())
+    }
+
+    /// Stops: everything is on the disk when this returns.
+    pub fn close(self) -> Result<()> {
+        if let Some(following) = &self.following {
+            following.wait_for(self.revision())?;
+            following.sync(&*self.engine)?;
+        }
+        self.engine.flush()?;
+        Ok(self.engine.close()?)
+    }
+
+    /// Rollback protection by what lies in the directory itself; a pinned checkpoint does more.
+    fn refuse_a_shortened_history(&self) -> Result<()> {
+        let Some(note) = super::proof::newest_note(&self.dir)? else { return Ok(()) };
+        let checkpoint = self.policy()?.open(&note)?;
+        let revision = self.revision().cast_unsigned();
+        if leaf_index(revision + 1).is_none_or(|size| size < checkpoint.size) {
+            return Err(Error::Damaged {
+                path: self.dir.clone(),
+                what: format!(
+                    "the history ends at revision {revision}, its signed checkpoint at {}",
+                    checkpoint.revision()
+                ),
+                revision: Some(revision + 1),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Records that one step of a compaction removes.
+const SCRUB_RECORDS: usize = 10_000;
+
+struct NoLeases;
+
+impl Leases for NoLeases {
+    fn contains(&self, _: i64) -> bool {
+        false
+    }
+
+    fn moved(&mut self, _: &Bytes, _: i64, _: i64) {}
+}
+
+fn operation(write: Write) -> RequestOp {
+    let request = match write {
+        Write::Put(key, value) => {
+            Request::RequestPut(PutRequest { key, value, ..PutRequest::default() })
+        }
+        Write::Delete(key) => {
+            Request::RequestDeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })
+        }
+    };
+    RequestOp { request: Some(request) }
+}
+
+fn check_keys(request: &TxnRequest) -> Result<()> {
+    let empty = |operation: &RequestOp| match &operation.request {
+        Some(Request::RequestPut(put)) => put.key.is_empty(),
+        Some(Request::RequestDeleteRange(delete)) => delete.key.is_empty(),
+        _ => false,
+    };
+    let mut operations = request.success.iter().chain(&request.failure);
+    if operations.any(empty) { Err(chronolith_mvcc::Error::EmptyKey.into()) } else { Ok(()) }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.chars().all(plain) {
+        return Err(Error::Invalid(format!(
+            "a database's name has 1 to {MAX_NAME_BYTES} letters, digits, - and _, not {name:?}"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("LOCK");
+    let file = File::create(&path).map_err(Error::io(&path))?;
+    file.try_lock().map_err(|_| Error::InUse(dir.to_owned()))?;
+    Ok(file)
+}
+
+pub(super) fn engine(dir: &Path, on_disk: bool) -> Result<Arc<dyn Engine>> {
+    let dir = dir.join("engine");
+    if !on_disk {
+        return Ok(Arc::new(MemoryEngine::open(dir)?));
+    }
+    #[cfg(feature = "rocksdb")]
+    return Ok(Arc::new(chronolith_engine::RocksEngine::open(
+        dir,
+        &chronolith_engine::Profile::default(),
+    )?));
+    #[cfg(not(feature = "rocksdb"))]
+    Err(Error::Invalid("this program was built without RocksDB".to_owned()))
+}
+
+/// The database's own key, made at its birth. Whoever can read it can sign checkpoints: cosigners and
+/// pinned checkpoints are what protects against that.
+fn signing_key(dir: &Path, name: &str) -> Result<SigningKey> {
+    let path = dir.join("log.key");
+    if path.exists() {
+        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        return Ok(SigningKey::parse(text.trim_end())?);
+    }
+    let (mut seed, mut id) = ([0; 32], [0; 8]);
+    rand::rng().fill_bytes(&mut seed);
+    rand::rng().fill_bytes(&mut id);
+    // The origin must not be that of any other log: a copy of the name would do for nobody.
+    let origin = format!("chronolith/{:016x}/{name}", u64::from_be_bytes(id));
+    let key = SigningKey::from_seed(&origin, KeyKind::Log, &seed)?;
+    write_whole(&dir.join("log.vkey"), 0o644, &format!("{}\n", key.verifier()))?;
+    write_whole(&path, 0o600, &format!("{}\n", key.to_secret_text()))?;
+    Ok(key)
+}
+
+/// Replaces a file as a whole, synced.
+pub(super) fn write_whole(path: &Path, mode: u32, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(Error::io(path))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
