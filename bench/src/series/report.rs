@@ -56,7 +56,7 @@ pub struct Report {
 /// Best and median of rates.
 pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
     rates.sort_by(f64::total_cmp);
-    (rates.last().copied().unwrap_or(0.0), rates.get(rates.len() / 2).copied().unwrap_or(0.0))
+    (rates.last().copied().unwrap_or(0.0), rates.get(rates.len().saturating_sub(1) / 2).copied().unwrap_or(0.0))
 }
 
 const COLUMNS: [&str; 10] = [
@@ -283,5 +283,6 @@ mod tests {
     #[test]
     fn the_median_is_the_middle() {
         assert_eq!(best_and_median(vec![3.0, 1.0, 2.0]), (3.0, 2.0));
+        assert_eq!(best_and_median(vec![2.0, 1.0]), (2.0, 1.0));
     }
 }
