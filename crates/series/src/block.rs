@@ -22,8 +22,7 @@ use crate::sync::{AtomicU32, Ordering};
 /// Points in a full block.
 pub(crate) const BLOCK_POINTS: usize = crate::memory::UNIT_CELLS / 2;
 
-/// Cells for points, and how many are published. A line of its own: neighbours are other series.
-#[repr(align(64))]
+/// Cells for points, and how many are published. Small, so that many heads stay in the caches.
 pub(crate) struct RawBlock {
     unit: Unit,
     len: AtomicU32,
