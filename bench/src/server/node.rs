@@ -1,15 +1,13 @@
-//! A child node: this binary's own `serve`, in a temporary directory on a free port.
+//! A child node: this binary's own `serve`, in a temporary directory, on a port that the system chooses.
 
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 
-/// A node that has not opened its port by then will not.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
-const START_POLL: Duration = Duration::from_millis(20);
+/// What stands before the address in the text that a node prints once it serves.
+const ADDRESS_MARK: &str = "http://127.0.0.1:";
 /// Unit of the CPU times in /proc: USER_HZ, 100 on every Linux port in use.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -19,6 +17,8 @@ pub(crate) struct Node {
     endpoint: String,
     engine: String,
     directory: Directory,
+    /// Kept open, so that the node can print.
+    _output: BufReader<ChildStdout>,
 }
 
 /// Removed when dropped.
@@ -32,12 +32,12 @@ impl Node {
     }
 
     fn start(engine: &str, directory: Directory) -> anyhow::Result<Node> {
-        let port = free_port()?;
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let process = serve(engine, &directory.0, &endpoint)?;
-        let mut node = Node { process, endpoint, engine: engine.to_owned(), directory };
-        node.wait_until_open(port)?;
-        Ok(node)
+        let mut process = serve(engine, &directory.0)?;
+        let output = process.stdout.take().context("the node's output is piped")?;
+        let mut output = BufReader::new(output);
+        let endpoint = announced(&mut output)?;
+        let engine = engine.to_owned();
+        Ok(Node { process, endpoint, engine, directory, _output: output })
     }
 
     /// SIGKILL, then a new process on the same directory.
@@ -53,18 +53,6 @@ impl Node {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
-    }
-
-    fn wait_until_open(&mut self, port: u16) -> anyhow::Result<()> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if let Some(status) = self.process.try_wait()? {
-                bail!("the node ended at start ({status}); run `chronolith serve` to see why");
-            }
-            ensure!(Instant::now() < deadline, "the node did not open port {port}");
-            std::thread::sleep(START_POLL);
-        }
-        Ok(())
     }
 
     fn stop(&mut self) {
@@ -90,21 +78,29 @@ impl Drop for Directory {
     }
 }
 
-fn serve(engine: &str, directory: &Path, endpoint: &str) -> anyhow::Result<Child> {
+fn serve(engine: &str, directory: &Path) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("find this program's own file")?;
     Command::new(program)
         .args(["serve", "--engine", engine])
         .arg("--data-dir")
         .arg(directory.join("data"))
-        .args(["--listen-client-urls", endpoint])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .args(["--listen-client-urls", &format!("{ADDRESS_MARK}0")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
         .spawn()
         .context("start a node")
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("find a free port")?.local_addr()?.port())
+/// The endpoint that a node prints once it serves.
+fn announced(output: &mut impl BufRead) -> anyhow::Result<String> {
+    for line in output.lines() {
+        let line = line.context("read what the node prints")?;
+        if let Some((_, rest)) = line.split_once(ADDRESS_MARK) {
+            let port = rest.split(' ').next().unwrap_or_default();
+            return Ok(format!("{ADDRESS_MARK}{port}"));
+        }
+    }
+    anyhow::bail!("the node ended at start; what it said stands above")
 }
 
 /// User and system time of a process so far; absent when the process is gone.

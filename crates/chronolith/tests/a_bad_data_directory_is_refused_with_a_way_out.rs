@@ -45,10 +45,16 @@ impl Client {
 
 /// Writes so many records that can be found in a file by their values; returns them.
 fn fill(node: &Node, records: u32) -> BTreeMap<String, String> {
+    fill_with(node, records, 50)
+}
+
+/// Values of so many times a dozen bytes.
+fn fill_with(node: &Node, records: u32, dozens: usize) -> BTreeMap<String, String> {
     let mut client = Client::of(node);
     let mut written = BTreeMap::new();
     for number in 0..records {
-        let (key, value) = (format!("key-{number:05}"), format!("value-{number:05}-").repeat(50));
+        let (key, value) =
+            (format!("key-{number:05}"), format!("value-{number:05}-").repeat(dozens));
         client.put(&key, &value).unwrap();
         written.insert(key, value);
     }
@@ -147,6 +153,9 @@ fn with_a_flipped_bit_in_the_middle_of_the_log() {
     assert_eq!(Client::of(&node).everything(), written);
 }
 
+/// What a disk writes whole; a write of several of them can be cut off between two.
+const SECTOR_BYTES: usize = 512;
+
 /// Not refused: a write that was cut off by a crash was never acknowledged.
 #[test]
 fn with_a_torn_end_of_the_log_is_repaired() {
@@ -157,7 +166,7 @@ fn with_a_torn_end_of_the_log_is_repaired() {
     let number = last.strip_prefix("key-").unwrap();
     let (path, mut content, position) =
         holder(&data(&node).join("log"), &format!("value-{number}-"));
-    content[position + 100..].fill(0);
+    content[position.next_multiple_of(SECTOR_BYTES)..].fill(0);
     fs::write(&path, &content).unwrap();
     node.restart();
     let mut client = Client::of(&node);
@@ -168,27 +177,57 @@ fn with_a_torn_end_of_the_log_is_repaired() {
     assert_eq!(Client::of(&node).everything().len(), written.len() + 1);
 }
 
+/// The log reaches back to the checkpoint before the newest, so one may be lost.
 #[test]
-fn with_a_damaged_checkpoint() {
-    let mut node = Node::start_with(MEMORY, &["--snapshot-count", "20"]);
-    let written = fill(&node, 100);
-    node.kill();
-    let checkpoints = data(&node).join("checkpoints");
-    let whole = files(&checkpoints);
-    assert!(!whole.is_empty(), "no checkpoint was written");
-    for (path, content) in &whole {
-        let mut damaged = content.clone();
-        let middle = damaged.len() / 2;
-        damaged[middle] ^= 0x10;
-        fs::write(path, damaged).unwrap();
+fn with_a_damaged_newest_checkpoint_starts_from_the_one_before() {
+    let (mut node, written, checkpoints) = checkpointed();
+    let newest = checkpoints.keys().filter_map(|path| number_of(path)).max().unwrap();
+    let of_newest = |path: &Path| number_of(path) == Some(newest);
+    for (path, content) in checkpoints.iter().filter(|(path, _)| of_newest(path)) {
+        damage(path, content);
+    }
+    node.restart();
+    assert_eq!(Client::of(&node).everything(), written);
+}
+
+#[test]
+fn with_all_checkpoints_damaged() {
+    let (mut node, written, checkpoints) = checkpointed();
+    for (path, content) in &checkpoints {
+        damage(path, content);
     }
     let said = refused("memory", &data(&node));
     assert!(said.contains("checkpoint") && said.contains("restore"), "{said}");
-    for (path, content) in &whole {
+    for (path, content) in &checkpoints {
         fs::write(path, content).unwrap();
     }
     node.restart();
     assert_eq!(Client::of(&node).everything(), written);
+}
+
+/// A killed node whose log no longer reaches back to the beginning, and the files of its checkpoints.
+fn checkpointed() -> (Node, BTreeMap<String, String>, BTreeMap<PathBuf, Vec<u8>>) {
+    let mut node = Node::start_with(MEMORY, &["--snapshot-count", "50"]);
+    // Several times the log's first segment, which is the smallest piece that it lets go.
+    let written = fill_with(&node, 400, 1_000);
+    node.kill();
+    let checkpoints = files(&data(&node).join("checkpoints"));
+    assert!(!checkpoints.is_empty(), "no checkpoint was written");
+    (node, written, checkpoints)
+}
+
+/// `checkpoints/1200/some/file` belongs to 1200.
+fn number_of(path: &Path) -> Option<u64> {
+    path.iter().find_map(|part| part.to_str()?.parse().ok())
+}
+
+fn damage(path: &Path, content: &[u8]) {
+    let mut damaged = content.to_vec();
+    let middle = damaged.len() / 2;
+    if let Some(byte) = damaged.get_mut(middle) {
+        *byte ^= 0x10;
+    }
+    fs::write(path, damaged).unwrap();
 }
 
 /// A file system of a stated size in RAM; gone when dropped. Mounting needs root.

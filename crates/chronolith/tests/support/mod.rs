@@ -79,12 +79,9 @@ impl Node {
     }
 
     fn launch(program: Program, directory: TempDir, place: PathBuf, extra: &[&str]) -> Node {
-        let port = free_port();
         let extra: Vec<String> = extra.iter().map(|&arg| arg.to_owned()).collect();
-        let process = spawn(program, &place, directory.path(), port, &extra);
-        let mut node = Node { directory, place, port, program, extra, process };
-        node.wait_until_open();
-        node
+        let (process, port) = spawn(program, &place, directory.path(), &extra);
+        Node { directory, place, port, program, extra, process }
     }
 
     pub(crate) fn endpoint(&self) -> String {
@@ -122,30 +119,15 @@ impl Node {
         }
     }
 
-    /// A new process on the same directory and port.
+    /// A new process on the same directory, and on another port: the old one may be anyone's by now.
     pub(crate) fn restart(&mut self) {
         let output = self.directory.path();
-        self.process = spawn(self.program, &self.place, output, self.port, &self.extra);
-        self.wait_until_open();
+        (self.process, self.port) = spawn(self.program, &self.place, output, &self.extra);
     }
 
     /// What the node has written to standard output and standard error since it was made.
     pub(crate) fn output(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("output")).unwrap()
-    }
-
-    fn wait_until_open(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let ended = self.process.try_wait().unwrap();
-            assert!(ended.is_none(), "the node ended at start: {ended:?}\n{}", self.output());
-            assert!(
-                Instant::now() < deadline,
-                "the node does not open its port\n{}",
-                self.output()
-            );
-            std::thread::sleep(POLL);
-        }
     }
 }
 
@@ -160,24 +142,46 @@ impl Drop for Node {
     }
 }
 
-fn spawn(program: Program, place: &Path, output: &Path, port: u16, extra: &[String]) -> Child {
-    let output =
-        std::fs::OpenOptions::new().create(true).append(true).open(output.join("output")).unwrap();
-    program
+/// A process and the port that it serves.
+fn spawn(program: Program, place: &Path, directory: &Path, extra: &[String]) -> (Child, u16) {
+    let path = directory.join("output");
+    let output = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let before = output.metadata().unwrap().len() as usize;
+    let port = if matches!(program, Program::Etcd) { free_port() } else { 0 };
+    let mut process = program
         .command(place, port)
         .args(extra)
         .stdin(Stdio::null())
         .stdout(output.try_clone().unwrap())
         .stderr(output)
         .spawn()
-        .unwrap()
+        .unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = std::fs::read_to_string(&path).unwrap();
+        if let Some(port) = open_port(program, port, &said[before..]) {
+            return (process, port);
+        }
+        let ended = process.try_wait().unwrap();
+        assert!(ended.is_none(), "the node ended at start: {ended:?}\n{said}");
+        assert!(Instant::now() < deadline, "the node does not start\n{said}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// The port that a node serves, once it does: ours says it at the end of its start.
+fn open_port(program: Program, asked: u16, said: &str) -> Option<u16> {
+    if matches!(program, Program::Etcd) {
+        return TcpStream::connect(("127.0.0.1", asked)).is_ok().then_some(asked);
+    }
+    let address = said.lines().find_map(|line| line.split_once("clients  http://127.0.0.1:"))?.1;
+    address.split_once(' ')?.0.parse().ok()
 }
 
 /// Starts a node that must not start; what it said.
 pub(crate) fn refused(engine: &str, data: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
-    let url = format!("http://127.0.0.1:{}", free_port());
-    command.args(["serve", "--engine", engine, "--listen-client-urls", &url]);
+    command.args(["serve", "--engine", engine, "--listen-client-urls", "http://127.0.0.1:0"]);
     command.arg("--data-dir").arg(data).stdin(Stdio::null());
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
