@@ -211,7 +211,9 @@ fn checkpointed() -> (Node, BTreeMap<String, String>, BTreeMap<PathBuf, Vec<u8>>
     // Several times the log's first segment, which is the smallest piece that it lets go.
     let written = fill_with(&node, 400, 1_000);
     node.kill();
-    let checkpoints = files(&data(&node).join("checkpoints"));
+    let mut checkpoints = files(&data(&node).join("checkpoints"));
+    // One that the kill cut off is no checkpoint; the next start removes it.
+    checkpoints.retain(|path, _| number_of(path).is_some());
     assert!(!checkpoints.is_empty(), "no checkpoint was written");
     (node, written, checkpoints)
 }
