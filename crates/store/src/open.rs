@@ -25,7 +25,7 @@ use chronolith_engine::RocksEngine;
 use chronolith_mvcc::Mvcc;
 use chronolith_raft::{RaftConfig, RaftHandle, RaftNode};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 impl Store {
     /// Opens the store in a directory, and replays what its log holds beyond the engine.
@@ -52,6 +52,8 @@ impl Store {
         let envelopes = Envelopes::new(identity.member_id, identity.starts);
         let proposer = Arc::new(Proposer::new(raft, envelopes));
         shared.raise_term(proposer.status().term);
+        // The replay granted leases as if they were new: they have what was last on record.
+        shared.restart_clock(Instant::now());
         let upkeep =
             UpkeepThread { shared: Arc::clone(&shared), mvcc, proposer: Arc::clone(&proposer) };
         let upkeep = upkeep.start().map_err(io_error(&config.data_dir))?;
