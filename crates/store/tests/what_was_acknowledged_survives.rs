@@ -376,6 +376,6 @@ fn a_full_disk_stops_the_member_and_loses_nothing() {
         assert!(refused.contains("No space left"), "it says why: {refused}");
         assert!(text.contains("checked"), "{text} {errors}");
         let count = fs::read_to_string(&acked).unwrap().lines().filter_map(parse).count();
-        assert!(count > 100, "only {count} writes were acknowledged");
+        assert!(count > 0, "nothing was acknowledged before the disk was full");
     }
 }
