@@ -137,7 +137,11 @@ impl DiskFile for RealFile {
 
     fn write_synced(&self, offset: u64, blocks: &[u8]) -> io::Result<()> {
         if let Some(direct) = self.direct.as_ref().filter(|_| is_aligned(blocks)) {
-            return direct.write_all_at(blocks, offset);
+            match direct.write_all_at(blocks, offset) {
+                // Some file systems take the flag and refuse the write.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                result => return result,
+            }
         }
         self.file.write_all_at(blocks, offset)?;
         self.file.sync_data()

@@ -259,6 +259,7 @@ impl RaftNode {
         config.check()?;
         let applied = state_machine.applied().map_err(of_state_machine)?;
         let place = applied.as_ref().map(|at| Position { index: at.index, term: at.term });
+        let from = place.map_or(0, |place| place.index);
         let (log, recovered) = SegmentedLog::open(disk, config.log(), place)?;
         let driver = Driver::new(config.driver(), recovered, log.reader(), applied)?;
         let shared = Arc::new(Shared::new(&config, driver.standing()));
@@ -271,7 +272,7 @@ impl RaftNode {
             shared: Arc::clone(&shared),
             applying: Vec::new(),
             jobs: Vec::new(),
-            checkpoint: CheckpointState::default(),
+            checkpoint: CheckpointState { entry: from, ..CheckpointState::default() },
             next_tick: Instant::now(),
             config,
         };
@@ -556,9 +557,12 @@ impl<O> Shared<O> {
 
 #[derive(Default)]
 struct CheckpointState {
+    /// Entries since the last one.
     entries: u64,
+    /// Bytes since the last one.
     bytes: u64,
     running: bool,
+    /// The last entry counted.
     entry: u64,
 }
 
@@ -625,10 +629,9 @@ impl<M: StateMachine> Worker<M> {
                 break;
             }
             self.handle(out)?;
+            *self.shared.standing.lock() = self.driver.standing();
             self.drain()?;
         }
-        *self.shared.standing.lock() = self.driver.standing();
-        self.jobs.retain(|job| !job.is_finished());
         Ok(())
     }
 
@@ -741,6 +744,7 @@ impl<M: StateMachine> Worker<M> {
     }
 
     fn keep_house(&mut self) -> Result<(), Error> {
+        self.jobs.retain(|job| !job.is_finished());
         while let Some(job) = self.log.housekeeping() {
             self.jobs.push(spawn("raft-segments", move || do_house(job))?);
         }

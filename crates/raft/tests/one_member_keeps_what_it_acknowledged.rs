@@ -1,11 +1,16 @@
 //! A node of one member on a real directory.
 
 mod common;
+mod simulator;
 
 use bytes::Bytes;
 use chronolith_raft::{Error, ProposeError, RaftNode, Role};
 use common::{Durable, Journal, config, numbered, propose, put, start};
-use std::{sync::mpsc, thread};
+use simulator::disk::SimDisk;
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+};
 
 #[test]
 fn leads_at_once_and_answers_reads_on_the_callers_thread() {
@@ -167,4 +172,55 @@ fn a_log_without_its_state_or_of_another_member_is_refused() {
     let refused =
         RaftNode::start(config(dir.path()), Journal::open(&durable)).map(|_| ()).unwrap_err();
     assert!(refused.to_string().contains("the log is gone"), "{refused}");
+}
+
+/// Nothing to send to.
+struct Nobody;
+
+impl chronolith_raft::PeerTransport for Nobody {
+    fn send(&mut self, _: Vec<chronolith_raft::PeerMessage>) {}
+}
+
+#[test]
+fn a_failing_disk_poisons_the_node_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = SimDisk::new(1, false);
+    let start = || {
+        let journal = Journal::open(&Durable::default());
+        let commands = journal.commands.clone();
+        let node = RaftNode::start_on(config(dir.path()), journal, Nobody, Arc::new(disk.clone()));
+        (node.unwrap(), commands)
+    };
+    let (node, _) = start();
+    put(&node, "kept").unwrap();
+    disk.arm(0);
+    let ProposeError::Poisoned(cause) = put(&node, "in doubt").unwrap_err() else {
+        panic!("poisoned expected")
+    };
+    assert!(cause.contains(".log: a synced write failed"), "{cause}");
+    node.stop();
+    disk.reboot(true);
+    let (_node, commands) = start();
+    assert_eq!(commands.lock()[0], "kept");
+}
+
+#[test]
+fn a_failed_checkpoint_is_told_and_the_log_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let durable = Durable::default();
+    let mut config = config(dir.path());
+    config.checkpoint_every_entries = 1;
+    let mut journal = Journal::open(&durable);
+    journal.checkpoints_fail = true;
+    let node = RaftNode::start(config.clone(), journal).unwrap();
+    put(&node, "kept").unwrap();
+    while node.status().checkpoint_error.is_none() {
+        thread::yield_now();
+    }
+    assert_eq!(put(&node, "kept too").unwrap().outcome, 2);
+    node.stop();
+    let journal = Journal::open(&durable);
+    let commands = journal.commands.clone();
+    let _node = RaftNode::start(config, journal).unwrap();
+    assert_eq!(commands.lock().len(), 2);
 }

@@ -21,6 +21,7 @@ pub(crate) struct Failure(pub(crate) &'static str);
 pub(crate) struct Journal {
     pub(crate) durable: Durable,
     applied: Option<Applied>,
+    pub(crate) checkpoints_fail: bool,
     pub(crate) commands: Arc<Mutex<Vec<Bytes>>>,
 }
 
@@ -28,7 +29,7 @@ impl Journal {
     pub(crate) fn open(durable: &Durable) -> Self {
         let (applied, commands) = durable.0.lock().clone().unzip();
         let commands = Arc::new(Mutex::new(commands.unwrap_or_default()));
-        Self { durable: durable.clone(), applied, commands }
+        Self { durable: durable.clone(), applied, checkpoints_fail: false, commands }
     }
 }
 
@@ -56,6 +57,9 @@ impl StateMachine for Journal {
     }
 
     fn begin_checkpoint(&mut self) -> Result<CheckpointJob<Failure>, Failure> {
+        if self.checkpoints_fail {
+            return Err(Failure("no room for a checkpoint"));
+        }
         let durable = self.durable.clone();
         let copy = self.applied.clone().map(|applied| (applied, self.commands.lock().clone()));
         Ok(Box::new(move || {
