@@ -8,7 +8,9 @@
 use std::{future::Future, sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use chronolith_proto::etcdserverpb::{DefragmentRequest, LeaseLeasesRequest, StatusRequest};
+use chronolith_proto::etcdserverpb::{
+    DefragmentRequest, HashRequest, LeaseLeasesRequest, StatusRequest,
+};
 use chronolith_store::StoreError;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, header::CONTENT_TYPE};
@@ -103,6 +105,8 @@ async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Byt
         Method::MemberList => unary(node, messages, |request| store.member_list(request)).await,
         Method::Alarm => unary(node, messages, |request| store.alarm(request)).await,
         Method::MaintenanceStatus => unary(node, messages, |_: StatusRequest| store.status()).await,
+        Method::HashKv => unary(node, messages, |request| store.hash_kv(request)).await,
+        Method::Hash => unary(node, messages, |_: HashRequest| store.hash()).await,
         Method::Defragment => {
             unary(node, messages, |_: DefragmentRequest| store.defragment()).await
         }
