@@ -3,7 +3,9 @@
 mod common;
 
 use bytes::Bytes;
-use chronolith_proto::etcdserverpb::PutRequest;
+use chronolith_proto::etcdserverpb::{
+    HashKvRequest, PutRequest, maintenance_client::MaintenanceClient,
+};
 use common::{Node, get, put};
 use tonic::Code;
 
@@ -65,4 +67,18 @@ async fn an_error_of_the_store_keeps_its_code_and_text() {
     let refused = node.kv().await.put(put("", "v")).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(refused.message(), "etcdserver: key is not provided");
+}
+
+#[tokio::test]
+async fn the_hash_changes_with_the_data_and_knows_its_revision() {
+    let node = Node::start().await;
+    let mut maintenance = MaintenanceClient::new(node.channel().await);
+    let mut hash = async |revision| maintenance.hash_kv(HashKvRequest { revision }).await;
+    let before = hash(0).await.unwrap().into_inner();
+    node.kv().await.put(put("k", "v")).await.unwrap();
+    let after = hash(0).await.unwrap().into_inner();
+    assert_ne!(before.hash, after.hash);
+    assert_eq!(after.hash_revision, 2);
+    let future = hash(9).await.unwrap_err();
+    assert_eq!(future.message(), "etcdserver: mvcc: required revision is a future revision");
 }
