@@ -1,6 +1,7 @@
 //! What the apply thread tells the rest of the store, after each commit.
 
 use crate::{
+    error::StoreError,
     lease::{clock::LeaseClock, records::Lease},
     machine::{alarms::Alarms, applying::Effect},
 };
@@ -25,8 +26,16 @@ pub(crate) struct Shared {
     corrupt: AtomicBool,
     /// The newest term heard of.
     term: AtomicU64,
-    scrubbed: watch::Sender<i64>,
+    scrubbed: watch::Sender<Scrubbed>,
     pub(crate) upkeep: Upkeep,
+}
+
+/// How far the removal of compacted revisions got.
+#[derive(Debug, Default)]
+struct Scrubbed {
+    revision: i64,
+    /// Why it goes no further.
+    end: Option<StoreError>,
 }
 
 /// What the upkeep thread is to do, and its bell.
@@ -94,12 +103,23 @@ impl Shared {
 
     /// Nothing is left of what compactions up to `revision` superseded.
     pub(crate) fn scrubbed(&self, revision: i64) {
-        self.scrubbed.send_replace(revision);
+        self.scrubbed.send_replace(Scrubbed { revision, end: None });
     }
 
-    /// Hears up to which compaction everything superseded is gone.
-    pub(crate) fn subscribe_scrubbed(&self) -> watch::Receiver<i64> {
-        self.scrubbed.subscribe()
+    /// There will be no more scrubbing, or not before the next compaction: nobody waits in vain.
+    pub(crate) fn scrubbing_ended(&self, end: StoreError) {
+        self.scrubbed.send_modify(|scrubbed| scrubbed.end = Some(end));
+    }
+
+    /// Waits until nothing is left of what a compaction at `revision` superseded.
+    pub(crate) async fn wait_scrubbed(&self, revision: i64) -> Result<(), StoreError> {
+        let mut scrubbed = self.scrubbed.subscribe();
+        let reached = |scrubbed: &Scrubbed| scrubbed.revision >= revision || scrubbed.end.is_some();
+        let scrubbed = scrubbed.wait_for(reached).await.map_err(|_| StoreError::Stopped)?;
+        match &scrubbed.end {
+            Some(end) if scrubbed.revision < revision => Err(end.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// A term was heard of; terms only grow.

@@ -147,9 +147,7 @@ impl Store {
     ) -> Result<CompactionResponse, StoreError> {
         let (_, header) = self.change(Change::Compact(request)).await?;
         if request.physical {
-            let mut scrubbed = self.inner.shared.subscribe_scrubbed();
-            let gone = scrubbed.wait_for(|revision| *revision >= request.revision).await;
-            gone.map_err(|_| StoreError::Stopped)?;
+            self.inner.shared.wait_scrubbed(request.revision).await?;
         }
         Ok(CompactionResponse { header })
     }

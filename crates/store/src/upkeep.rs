@@ -9,6 +9,7 @@
 
 use crate::{
     command::{Change, LeaseCheckpoint},
+    error::StoreError,
     proposer::Proposer,
     shared::{Shared, Wanted},
 };
@@ -53,7 +54,7 @@ impl UpkeepThread {
             let wait = if scrubbing { Duration::ZERO } else { wait(next, now) };
             let wanted = self.wait(wait);
             if wanted.stop {
-                return;
+                return self.shared.scrubbing_ended(StoreError::Stopped);
             }
             scrubbing |= wanted.scrub;
         }
@@ -104,6 +105,7 @@ impl UpkeepThread {
                 // Nothing is lost: the engine is poisoned if it must be, and the rest is done at the
                 // next compaction.
                 tracing::error!(%error, "removing compacted revisions failed");
+                self.shared.scrubbing_ended(error.into());
                 false
             }
         }

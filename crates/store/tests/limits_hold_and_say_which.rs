@@ -151,3 +151,23 @@ async fn after_shutdown_requests_are_refused_and_the_directory_is_free() {
     let config = chronolith_store::StoreConfig::new(dir.path().join("data"));
     Store::open(config).unwrap();
 }
+
+#[tokio::test]
+async fn a_request_that_waits_for_work_ends_with_the_store() {
+    let store = open();
+    for number in 0..20 {
+        store.put(put("k", &number.to_string())).await.unwrap();
+    }
+    let compact = |revision| CompactionRequest { revision, physical: true };
+    let waiting = {
+        let store = store.store.clone();
+        async move { store.compact(compact(10)).await }
+    };
+    let waiting = tokio::spawn(waiting);
+    tokio::task::yield_now().await;
+    store.shutdown().await;
+    // Done or refused, according to how far it got; never left waiting.
+    if let Err(error) = waiting.await.unwrap() {
+        assert_eq!(error.to_string(), "etcdserver: server stopped");
+    }
+}
