@@ -43,10 +43,10 @@ impl Store {
         let following = self.following()?;
         following.wait_for(self.revision())?;
         let (size, root) = following.sync(&*self.engine)?;
-        if let Some(newest) = newest_note(&self.dir)? {
-            if Checkpoint::parse(newest.text())?.size == size {
-                return Ok(newest);
-            }
+        if let Some(newest) = newest_note(&self.dir)?
+            && Checkpoint::parse(newest.text())?.size == size
+        {
+            return Ok(newest);
         }
         let origin = self.key.verifier().name().to_owned();
         let note = Checkpoint { origin, size, root }.sign(&self.key)?;
