@@ -21,8 +21,6 @@ const MAX_CHUNK_BYTES: usize = 32 << 20;
 const WINDOW: usize = 3;
 /// Another size must be better by this to be kept; less is noise.
 const BETTER: f64 = 1.03;
-/// Room for the first chunk: a load may well be smaller than one.
-const FIRST_CAPACITY: usize = 4_096;
 const SHRINKING: usize = 2;
 
 /// See the module.
@@ -114,7 +112,7 @@ impl<'a> BulkLoader<'a> {
     }
 
     fn with_size(engine: &'a dyn Engine, durability: Durability, size: ChunkSize) -> Self {
-        let chunk = WriteBatch::with_capacity(FIRST_CAPACITY.min(size.now));
+        let chunk = WriteBatch::with_capacity(size.now);
         let (progress, begun) = (Progress::default(), Instant::now());
         Self { engine, durability, chunk, size, progress, begun, listener: None }
     }

@@ -2,7 +2,8 @@
 
 use crate::{Compression, Profile, StatisticsLevel};
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, statistics::StatsLevel,
+    BlockBasedOptions, BlockBasedTablePinningTier, Cache, DBCompressionType, DBRecoveryMode,
+    Options, statistics::StatsLevel,
 };
 
 /// Levels of the tree (RocksDB's default).
@@ -75,7 +76,8 @@ fn table(profile: &Profile, cache: &Cache) -> BlockBasedOptions {
     // Indexes and filters count against the cache, so that its size bounds the memory for reading.
     table.set_cache_index_and_filter_blocks(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // Pinned, they are found without looking into the cache for each read.
+    table.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::All);
     table.set_optimize_filters_for_memory(true);
     if let Some(bits) = profile.bloom_bits_per_key {
         table.set_bloom_filter(bits, false);
