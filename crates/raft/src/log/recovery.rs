@@ -130,7 +130,7 @@ impl Opening {
     /// Numbers of the segments, after everything that is no segment was removed.
     fn segments(&self) -> Result<Vec<u64>, Error> {
         let mut segments = Vec::new();
-        for name in self.disk.list().map_err(io_error("", "listing the directory"))? {
+        for name in self.disk.list().map_err(io_error("(directory)", "listing the directory"))? {
             if let Some(segment) = segment_of(&name) {
                 segments.push(segment);
             } else if name.starts_with("spare-") || name.starts_with("retired-") {
@@ -251,7 +251,7 @@ impl Opening {
         let log = self.log(newest, sealed.collect());
         *log.files.lock() = files;
         // The newest name may be in memory only, as may the removal of others.
-        self.disk.sync_names().map_err(io_error("", "syncing the directory"))?;
+        self.disk.sync_names().map_err(io_error("(directory)", "syncing the directory"))?;
         Ok(log)
     }
 
