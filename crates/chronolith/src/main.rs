@@ -1,6 +1,7 @@
 //! The one binary: `serve` runs a node; `bench` measures this machine. Each subcommand has its own file.
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 mod bench;
 mod serve;
@@ -29,9 +30,45 @@ enum Command {
     },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {}", told(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(*args),
         Command::Bench { workload } => bench::run(*workload),
+    }
+}
+
+/// An error with its causes, each told once: many texts quote their cause already.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_told_twice() {
+        let error = anyhow::anyhow!("disk full").context("cannot write").context("bench");
+        assert_eq!(told(&error), "bench: cannot write: disk full");
+        let error = anyhow::anyhow!("in use").context("cannot listen: in use");
+        assert_eq!(told(&error), "cannot listen: in use");
     }
 }
