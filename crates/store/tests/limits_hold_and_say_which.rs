@@ -117,21 +117,25 @@ async fn no_more_requests_wait_than_may() {
     let limits = Limits { max_requests_in_flight: 3, ..Limits::default() };
     let store = open_with(|config| config.limits = limits);
     let too_many = "ResourceExhausted | etcdserver: too many requests";
-    // Polled once, a put is admitted and waits for the log.
-    let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(store.put(put("k", "v")))).collect();
-    for request in &mut waiting {
-        assert!(futures_poll(request.as_mut()).is_none(), "it waits for its commit");
+    // Polled once, a put is admitted and waits for the log, unless the log was quicker; and it keeps its
+    // place until it is polled again.
+    let mut waiting = Vec::new();
+    while waiting.len() < 3 {
+        let mut request = Box::pin(store.put(put("k", "v")));
+        if poll_once(request.as_mut()).is_none() {
+            waiting.push(request);
+        }
     }
     assert_eq!(refusal(store.put(put("k", "v")).await), too_many);
     assert_eq!(refusal(store.range(get("k")).await), too_many);
     for request in waiting {
         request.await.unwrap();
     }
-    assert_eq!(store.range(get("k")).await.unwrap().kvs[0].version, 3);
+    assert!(store.range(get("k")).await.unwrap().kvs[0].version >= 3);
 }
 
 /// Polls once.
-fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.poll(&mut context) {
         std::task::Poll::Ready(output) => Some(output),
