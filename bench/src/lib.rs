@@ -6,3 +6,4 @@
 pub mod engine;
 pub mod series;
 pub mod server;
+pub mod versions;

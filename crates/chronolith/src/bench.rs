@@ -11,6 +11,8 @@ pub(crate) enum Workload {
     Series(chronolith_bench::series::Args),
     /// Drive a server with the etcd v3 API: any, or a node of our own.
     Server(chronolith_bench::server::Args),
+    /// Write versions into an embedded store, with their log.
+    Versions(chronolith_bench::versions::Args),
 }
 
 pub(crate) fn run(workload: Workload) -> anyhow::Result<()> {
@@ -18,5 +20,6 @@ pub(crate) fn run(workload: Workload) -> anyhow::Result<()> {
         Workload::Engine(args) => chronolith_bench::engine::run(&args),
         Workload::Series(args) => chronolith_bench::series::run(&args),
         Workload::Server(args) => chronolith_bench::server::run(&args),
+        Workload::Versions(args) => chronolith_bench::versions::run(&args),
     }
 }

@@ -1,0 +1,259 @@
+//! `chronolith verify`: is this history what was signed?
+//!
+//! ```text
+//! exit 0  proven: everything that was looked at is what a trusted checkpoint says
+//! exit 1  tampered: it is not; the first bad revision is named
+//! exit 2  cannot be verified: something is missing (a key, a file, an argument)
+//! ```
+//! What PATH is decides what is done: a database's directory (or a copy of one: a backup), a directory
+//! of several, a proof file, or a bundle. Proof files and bundles need `--trust`: a key that came with
+//! them proves nothing.
+
+use chronolith_ledger::{Bundle, Checkpoint, Policy, ProofFile, SignedNote, Verdict, VerifierKey};
+use chronolith_store::embedded::{self, Options, Report, Store, verify_directory};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    fs,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+const PROOF_FILE_BEGINS: &[u8] = b"c2sp.org/tlog-proof@";
+const BUNDLE_BEGINS: &[u8] = b"chronolith/bundle/";
+
+/// What to verify, and whom to trust.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// A database's directory or a copy of it, a proof file, or a bundle.
+    path: PathBuf,
+    /// The log's public key (`name+id+key`), or a file that holds it. Without it a directory is checked
+    /// against its own key, which does not protect against whoever has that key.
+    #[arg(long, value_name = "KEY")]
+    trust: Option<String>,
+    /// A checkpoint that was kept: the history must continue it. Finds rollback and forks.
+    #[arg(long, value_name = "FILE")]
+    pin: Option<PathBuf>,
+    /// The public key of a cosigner, or a file that holds it. For proof files and bundles.
+    #[arg(long, value_name = "KEY")]
+    cosigner: Vec<String>,
+    /// How many of the cosigners must have signed; all of them if not given.
+    #[arg(long, requires = "cosigner")]
+    quorum: Option<usize>,
+    /// Verify the whole history of one key, and say what it was. For directories and bundles.
+    #[arg(long, conflicts_with = "revisions")]
+    key: Option<String>,
+    /// Verify these revisions, FROM-TO. For directories.
+    #[arg(long, value_name = "FROM-TO", value_parser = revisions)]
+    revisions: Option<RangeInclusive<i64>>,
+    /// Write the proof that was made (of --key or --revisions) into this file.
+    #[arg(long, value_name = "FILE")]
+    export: Option<PathBuf>,
+}
+
+type Outcome = Result<String, embedded::Error>;
+
+/// Verifies, says what was found, and turns it into the exit code.
+pub(crate) fn run(args: &VerifyArgs) -> ExitCode {
+    let outcome = verify(args);
+    let verdict = outcome.as_ref().map_or_else(embedded::Error::verdict, |_| Verdict::Proven);
+    match outcome {
+        Ok(what) => println!("proven: {what}"),
+        Err(error) => {
+            let word = if verdict == Verdict::Tampered { "tampered" } else { "cannot be verified" };
+            let first =
+                error.revision().map(|revision| format!("\nfirst bad revision: {revision}"));
+            eprintln!("{word}: {error}{}", first.unwrap_or_default());
+        }
+    }
+    ExitCode::from(verdict.exit_code())
+}
+
+fn verify(args: &VerifyArgs) -> Outcome {
+    if args.path.is_dir() {
+        return directories(args);
+    }
+    let bytes = read(&args.path)?;
+    let policy = policy(args)?;
+    if bytes.starts_with(PROOF_FILE_BEGINS) {
+        proof_file(args, &bytes, &policy)
+    } else if bytes.starts_with(BUNDLE_BEGINS) {
+        bundle(args, &bytes, &policy)
+    } else {
+        Err(unverifiable("this is neither a database's directory, nor a proof file, nor a bundle"))
+    }
+}
+
+fn proof_file(args: &VerifyArgs, bytes: &[u8], policy: &Policy) -> Outcome {
+    let proof = ProofFile::parse(bytes)?;
+    let checkpoint = proof.verify(policy)?;
+    pinned_by(args, policy, &checkpoint)?;
+    let revision = proof.entry.revision;
+    Ok(format!(
+        "revision {revision} is in {} as of revision {}",
+        checkpoint.origin,
+        checkpoint.revision()
+    ))
+}
+
+fn bundle(args: &VerifyArgs, bytes: &[u8], policy: &Policy) -> Outcome {
+    let bundle = Bundle::decode(bytes)?;
+    let checkpoint = match &args.key {
+        Some(key) => bundle.verify_history(policy, key.as_bytes())?,
+        None => bundle.verify(policy)?,
+    };
+    pinned_by(args, policy, &checkpoint)?;
+    let (count, origin) = (bundle.revisions.len(), checkpoint.origin.clone());
+    Ok(format!("{count} revisions are in {origin} as of revision {}", checkpoint.revision()))
+}
+
+/// A file carries no proof of consistency: it can only be compared with a pin of its own size.
+fn pinned_by(
+    args: &VerifyArgs,
+    policy: &Policy,
+    checkpoint: &Checkpoint,
+) -> Result<(), embedded::Error> {
+    let Some(pin) = &args.pin else { return Ok(()) };
+    let pinned = policy.open(&note(pin)?)?;
+    match pinned.size == checkpoint.size {
+        true if pinned.root == checkpoint.root => Ok(()),
+        true => Err(chronolith_ledger::Error::Mismatch {
+            what: "checkpoint (the log was forked): the pinned checkpoint",
+            revision: None,
+        }
+        .into()),
+        false => Err(unverifiable(
+            "the pinned checkpoint is of another size: verify the directory with it",
+        )),
+    }
+}
+
+fn directories(args: &VerifyArgs) -> Outcome {
+    if args.path.join("log.vkey").is_file() {
+        return directory(args, &args.path);
+    }
+    let names = Store::databases(&args.path)?;
+    if names.is_empty() {
+        return Err(unverifiable("there is no database in this directory"));
+    }
+    let found: Vec<_> = names
+        .iter()
+        .map(|name| directory(args, &args.path.join(name)))
+        .collect::<Result<_, _>>()?;
+    Ok(found.join("\nproven: "))
+}
+
+fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
+    let trusted = args.trust.as_deref().map(key).transpose()?;
+    let pinned = args.pin.as_deref().map(note).transpose()?;
+    if trusted.is_none() {
+        eprintln!(
+            "note: checked against the key in the directory itself; --trust names one you know"
+        );
+    }
+    let bar = progress_bar();
+    let mut progress = |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    };
+    let report = verify_directory(dir, trusted.as_ref(), pinned.as_ref(), &mut progress);
+    bar.finish_and_clear();
+    let report = report?;
+    let parts = match (&args.key, &args.revisions) {
+        (None, None) => String::new(),
+        _ => part(args, dir, trusted)?,
+    };
+    Ok(format!("{}: {}{parts}", dir.display(), in_words(&report)))
+}
+
+fn in_words(report: &Report) -> String {
+    let Report { checkpoint, revisions, hashes_only, versions, unsigned } = report;
+    let signed = match checkpoint {
+        Some(checkpoint) => format!("signed up to revision {}", checkpoint.revision()),
+        None => "nothing is signed yet".to_owned(),
+    };
+    format!(
+        "{revisions} revisions hashed again, {hashes_only} compacted to their hashes, \
+         {versions} stored versions; {signed}, {unsigned} revisions after that"
+    )
+}
+
+/// One key or some revisions of a database, by a proof that is checked like anybody's.
+fn part(args: &VerifyArgs, dir: &Path, trusted: Option<VerifierKey>) -> Outcome {
+    let (parent, name) = (dir.parent().unwrap_or(Path::new(".")), dir.file_name());
+    let name = name
+        .and_then(|name| name.to_str())
+        .ok_or_else(|| unverifiable("the directory has no name"))?;
+    let on_disk = dir.join("engine/CURRENT").exists();
+    let store = Store::open_with(parent, &Options { on_disk, ..Options::named(name) })?;
+    let policy = trusted.map_or_else(|| store.policy(), |key| Ok(Policy::log_only(key)?))?;
+    let (bundle, what) = match (&args.key, &args.revisions) {
+        (Some(key), _) => {
+            let bundle = store.prove(key)?;
+            bundle.verify_history(&policy, key.as_bytes())?;
+            let versions = bundle.revisions.len();
+            (bundle, format!("\n{key}: {versions} revisions, none left out in between"))
+        }
+        (None, Some(range)) => {
+            let bundle = store.prove_range(*range.start(), *range.end())?;
+            bundle.verify(&policy)?;
+            let count = bundle.revisions.len();
+            (bundle, format!("\n{count} of revisions {} to {}", range.start(), range.end()))
+        }
+        (None, None) => return Ok(String::new()),
+    };
+    if let Some(path) = &args.export {
+        fs::write(path, bundle.encode()).map_err(io(path))?;
+    }
+    store.close()?;
+    Ok(what)
+}
+
+fn progress_bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} revisions, {per_sec}, {eta} left");
+    let bar = ProgressBar::new(0);
+    style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
+}
+
+fn policy(args: &VerifyArgs) -> Result<Policy, embedded::Error> {
+    let trust = args.trust.as_deref();
+    let trust = trust.ok_or_else(|| unverifiable("name the log's public key with --trust"))?;
+    let cosigners: Vec<_> = args.cosigner.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
+    let quorum = args.quorum.unwrap_or(cosigners.len());
+    Ok(Policy::with_cosigners(key(trust)?, cosigners, quorum)?)
+}
+
+/// A key, or the file that holds it. A key that cannot be read decides nothing.
+fn key(text: &str) -> Result<VerifierKey, embedded::Error> {
+    let text = match Path::new(text).is_file() {
+        true => fs::read_to_string(text).map_err(io(Path::new(text)))?,
+        false => text.to_owned(),
+    };
+    VerifierKey::parse(text.trim_end()).map_err(|error| unverifiable(&error.to_string()))
+}
+
+fn note(path: &Path) -> Result<SignedNote, embedded::Error> {
+    SignedNote::parse(&read(path)?)
+        .map_err(|error| unverifiable(&format!("{}: {error}", path.display())))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, embedded::Error> {
+    fs::read(path).map_err(io(path))
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> embedded::Error + '_ {
+    move |source| embedded::Error::Io { path: path.to_owned(), source }
+}
+
+fn unverifiable(why: &str) -> embedded::Error {
+    chronolith_ledger::Error::Unverifiable(why.to_owned()).into()
+}
+
+fn revisions(text: &str) -> Result<RangeInclusive<i64>, String> {
+    let parts =
+        text.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    let (from, to) = parts.ok_or("FROM-TO, such as 2-100")?;
+    if from > to { Err("the first revision is behind the last".to_owned()) } else { Ok(from..=to) }
+}
