@@ -61,10 +61,11 @@ pub(crate) fn run(args: &VerifyArgs) -> ExitCode {
     match outcome {
         Ok(what) => println!("proven: {what}"),
         Err(error) => {
-            let word = if verdict == Verdict::Tampered { "tampered" } else { "cannot be verified" };
+            // What cannot be verified says so itself, or is a plain failure to read something.
+            let word = if verdict == Verdict::Tampered { "tampered: " } else { "" };
             let first =
                 error.revision().map(|revision| format!("\nfirst bad revision: {revision}"));
-            eprintln!("{word}: {error}{}", first.unwrap_or_default());
+            eprintln!("{word}{error}{}", first.unwrap_or_default());
         }
     }
     ExitCode::from(verdict.exit_code())
@@ -160,6 +161,10 @@ fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
     let report = verify_directory(dir, trusted.as_ref(), pinned.as_ref(), &mut progress);
     bar.finish_and_clear();
     let report = report?;
+    if report.checkpoint.is_none() {
+        // Records and tiles that agree with each other could be anybody's.
+        return Err(unverifiable("nothing in this database has been signed yet"));
+    }
     let parts = match (&args.key, &args.revisions) {
         (None, None) => String::new(),
         _ => part(args, dir, trusted)?,

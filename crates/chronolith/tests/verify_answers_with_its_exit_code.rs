@@ -59,3 +59,15 @@ fn of_a_directory_a_proof_file_and_a_bundle() {
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("first bad revision: 66"), "{text}");
 }
+
+#[test]
+fn of_a_directory_in_which_nothing_is_signed() {
+    let home = tempfile::tempdir().unwrap();
+    let store = Store::open(home.path()).unwrap();
+    store.put("key", "value").unwrap();
+    store.close().unwrap();
+    let main = home.path().join("main");
+    let (code, text) = verify(&[main.to_str().unwrap()]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("signed"), "{text}");
+}
