@@ -56,7 +56,10 @@ pub struct Report {
 /// Best and median of rates.
 pub fn best_and_median(mut rates: Vec<f64>) -> (f64, f64) {
     rates.sort_by(f64::total_cmp);
-    (rates.last().copied().unwrap_or(0.0), rates.get(rates.len().saturating_sub(1) / 2).copied().unwrap_or(0.0))
+    (
+        rates.last().copied().unwrap_or(0.0),
+        rates.get(rates.len().saturating_sub(1) / 2).copied().unwrap_or(0.0),
+    )
 }
 
 const COLUMNS: [&str; 10] = [
