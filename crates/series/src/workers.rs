@@ -30,13 +30,20 @@ pub(crate) struct Workers {
 }
 
 /// One call of `for_each`: the items, who takes the next, and what came out.
-struct Round<T, R> {
+struct Round<T, R, W> {
     items: Vec<T>,
     next: AtomicUsize,
     outcomes: Mutex<Vec<R>>,
-    /// How many items are done: the caller leaves when all are.
-    done: Mutex<usize>,
-    all_done: Condvar,
+    state: Mutex<State<W>>,
+    left: Condvar,
+}
+
+/// Who may still use what the caller lent.
+struct State<W> {
+    /// Gone when the caller has left: a thread that comes late finds nothing to hold on to.
+    work: Option<Arc<W>>,
+    /// Threads that hold `work` now.
+    helpers: usize,
 }
 
 impl Workers {
@@ -63,24 +70,26 @@ impl Workers {
         R: Send + 'static,
     {
         let helpers = self.threads.len().min(items.len().saturating_sub(1));
+        let work = Arc::new(work);
         let round = Arc::new(Round {
             outcomes: Mutex::new(Vec::with_capacity(items.len())),
             items,
             next: AtomicUsize::new(0),
-            done: Mutex::new(0),
-            all_done: Condvar::new(),
+            state: Mutex::new(State { work: Some(Arc::clone(&work)), helpers: 0 }),
+            left: Condvar::new(),
         });
-        let work = Arc::new(work);
         for _ in 0..helpers {
-            let (round, work) = (Arc::clone(&round), Arc::clone(&work));
-            self.push(Box::new(move || round.work(&*work)));
+            let round = Arc::clone(&round);
+            self.push(Box::new(move || round.help()));
         }
         round.work(&*work);
-        let mut done = round.done.lock();
-        while *done < round.items.len() {
-            round.all_done.wait(&mut done);
+        let mut state = round.state.lock();
+        // What `work` holds (an index, its files) must not outlive this call in a thread that comes late.
+        state.work = None;
+        while state.helpers > 0 {
+            round.left.wait(&mut state);
         }
-        drop(done);
+        drop(state);
         std::mem::take(&mut round.outcomes.lock())
     }
 
@@ -90,19 +99,27 @@ impl Workers {
     }
 }
 
-impl<T, R> Round<T, R> {
-    fn work(&self, work: &(impl Fn(&T) -> R + ?Sized)) {
+impl<T, R, W: Fn(&T) -> R> Round<T, R, W> {
+    /// A thread of the pool joins in, if the caller is still there.
+    fn help(&self) {
+        let work = {
+            let mut state = self.state.lock();
+            let Some(work) = state.work.clone() else { return };
+            state.helpers += 1;
+            work
+        };
+        self.work(&*work);
+        drop(work);
+        self.state.lock().helpers -= 1;
+        self.left.notify_all();
+    }
+
+    fn work(&self, work: &W) {
         let mut mine = Vec::new();
         while let Some(item) = self.items.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             mine.push(work(item));
         }
-        if mine.is_empty() {
-            return;
-        }
-        let count = mine.len();
         self.outcomes.lock().append(&mut mine);
-        *self.done.lock() += count;
-        self.all_done.notify_all();
     }
 }
 
@@ -151,6 +168,18 @@ mod tests {
                 doubled.sort_unstable();
                 assert_eq!(doubled, (0..items).map(|n| n * 2).collect::<Vec<i32>>());
             }
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_lent_is_held_after_the_call() {
+        let workers = Workers::start(4);
+        for round in 0..2000_usize {
+            let lent = Arc::new(round);
+            let held = Arc::clone(&lent);
+            let sums = workers.for_each((0..6).collect(), move |item: &usize| item + *held);
+            assert_eq!(sums.iter().sum::<usize>(), 15 + 6 * round);
+            assert_eq!(Arc::strong_count(&lent), 1, "a late thread still holds it");
         }
     }
 }
