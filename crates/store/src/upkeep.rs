@@ -15,7 +15,7 @@ use crate::{
 };
 use chronolith_mvcc::Mvcc;
 use chronolith_proto::etcdserverpb::LeaseRevokeRequest;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     sync::Arc,
     thread,
@@ -94,7 +94,9 @@ impl UpkeepThread {
         let mut mvcc = self.mvcc.lock();
         let step = mvcc.scrub_step(SCRUB_RECORDS);
         let compacted = mvcc.reader().compact_revision();
-        drop(mvcc);
+        // Handed over to a waiting write: let go as usual, this thread would take it again first, step
+        // after step, and one write would wait for the whole removal.
+        MutexGuard::unlock_fair(mvcc);
         match step {
             Ok(true) => true,
             Ok(false) => {
