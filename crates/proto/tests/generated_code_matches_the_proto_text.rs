@@ -8,7 +8,8 @@ use std::{fs, path::Path};
 fn generated_code_matches_the_proto_text() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().unwrap();
-    let files = protox::compile(["rpc.proto", "mvcc.proto", "history.proto"], [root.join("proto")]).unwrap();
+    let files = protox::compile(["rpc.proto", "mvcc.proto", "history.proto"], [root.join("proto")])
+        .unwrap();
     tonic_prost_build::configure()
         .bytes(".")
         .build_transport(true)
