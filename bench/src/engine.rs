@@ -10,6 +10,7 @@ mod subject;
 mod suites;
 mod watch;
 
+use crate::output::Output;
 use anyhow::{Context, Result, bail};
 use chronolith_engine::Profile;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -75,15 +76,8 @@ pub struct Args {
     /// Where the engines' files go, removed afterwards [default: ./chronolith-bench].
     #[arg(long, default_value = "chronolith-bench")]
     dir: PathBuf,
-    /// Write the results as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Write the results as CSV.
-    #[arg(long)]
-    csv: Option<PathBuf>,
-    /// Write one HTML file with charts.
-    #[arg(long)]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Instead of measuring, run a mixed load and show the engine's figures every second.
     #[arg(long)]
     watch: bool,
@@ -119,7 +113,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let rows = measure(args, &engines, &scale, &profile)?;
     println!("{}", report::table(&rows));
-    write_files(args, &rows)?;
+    args.output.write(
+        |path| report::write_json(&rows, path),
+        |path| report::write_csv(&rows, path),
+        |path| report::write_html(&rows, path),
+    )?;
     // Empty by now; if something else lies in it, it stays.
     let _ = std::fs::remove_dir(&scale.dir);
     let missed = rows.iter().filter(|row| row.passed == Some(false)).count();
@@ -179,19 +177,6 @@ fn run_suite(bench: &mut Bench<'_>, suite: Suite) -> Result<()> {
 
 fn all_suites() -> Vec<Suite> {
     <Suite as clap::ValueEnum>::value_variants().to_vec()
-}
-
-fn write_files(args: &Args, rows: &[Row]) -> Result<()> {
-    if let Some(path) = &args.json {
-        report::write_json(rows, path)?;
-    }
-    if let Some(path) = &args.csv {
-        report::write_csv(rows, path)?;
-    }
-    if let Some(path) = &args.html {
-        report::write_html(rows, path)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod load;
 pub mod query;
 pub mod report;
 
+use crate::output::Output;
 use load::{Arrival, Data, Inserted, Shape};
 use query::{Answered, Lookup};
 use report::{Report, Row, best_and_median};
@@ -55,15 +56,8 @@ pub struct Args {
     /// A tenth of the points and one round, for a first look.
     #[arg(long)]
     quick: bool,
-    /// Also write the report here, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Also write the rows here, as CSV.
-    #[arg(long)]
-    csv: Option<PathBuf>,
-    /// Also write one HTML page here.
-    #[arg(long)]
-    html: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// The workloads, in the order in which they run.
@@ -137,9 +131,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     run.bar.finish_and_clear();
     let report = run.report();
     println!("{}", report.table());
-    args.json.as_deref().map_or(Ok(()), |path| report.write_json(path))?;
-    args.csv.as_deref().map_or(Ok(()), |path| report.write_csv(path))?;
-    args.html.as_deref().map_or(Ok(()), |path| report.write_html(path))
+    args.output.write(
+        |path| report.write_json(path),
+        |path| report.write_csv(path),
+        |path| report.write_html(path),
+    )
 }
 
 impl Run<'_> {
