@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod ctl;
 mod serve;
 mod verify;
 
@@ -29,6 +30,8 @@ enum Command {
         #[command(subcommand)]
         workload: Box<bench::Workload>,
     },
+    /// Ask a running server for its history, with proofs.
+    Ctl(Box<ctl::CtlArgs>),
     /// Check a history against its signatures: exit 0 proven, 1 tampered, 2 cannot be verified.
     Verify(Box<verify::VerifyArgs>),
 }
@@ -47,6 +50,7 @@ fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(*args)?,
         Command::Bench { workload } => bench::run(*workload)?,
+        Command::Ctl(args) => return ctl::run(*args),
         Command::Verify(args) => return Ok(verify::run(&args)),
     }
     Ok(ExitCode::SUCCESS)

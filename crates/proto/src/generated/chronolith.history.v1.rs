@@ -185,6 +185,9 @@ pub struct VerifiedGetRequest {
     /// Size of a checkpoint that the client kept: the answer proves that the log continues it. 0 asks for none.
     #[prost(uint64, tag = "3")]
     pub pinned_size: u64,
+    /// Only the key: no bundle, no checkpoint.
+    #[prost(bool, tag = "4")]
+    pub without_proof: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifiedGetResponse {
