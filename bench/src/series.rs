@@ -23,7 +23,7 @@ pub mod report;
 
 use crate::output::Output;
 use load::{Arrival, Data, Inserted, Shape};
-use query::{Answered, Lookup};
+use query::{Answered, Lookup, Scans};
 use report::{Report, Row, best_and_median};
 
 /// What to run.
@@ -276,10 +276,15 @@ impl Run<'_> {
     fn scans(&mut self) -> anyhow::Result<()> {
         let index = self.full()?;
         for threads in self.args.threads.clone() {
-            let ask = |run: &Self| query::scans(&index, run.shape, threads, 1);
-            self.query("scan", "the original's".into(), "scans", threads, ask)?;
-            let ask = |run: &Self| query::scans(&index, run.shape, threads, 200);
-            self.query("scan", "200 times over".into(), "scans", threads, ask)?;
+            let kinds = [
+                ("the original's", Scans::OneByOne, 1),
+                ("200 times over", Scans::OneByOne, 200),
+                ("200 times over, batched", Scans::Batched, 200),
+            ];
+            for (name, kind, times) in kinds {
+                let ask = |run: &Self| query::scans(&index, run.shape, kind, threads, times);
+                self.query("scan", name.into(), "scans", threads, ask)?;
+            }
         }
         Ok(())
     }
@@ -390,7 +395,7 @@ impl Run<'_> {
             let index = self.full()?;
             index.pack(1);
             load::verify(&index, self.shape)?;
-            let ask = |run: &Self| query::scans(&index, run.shape, threads, 20);
+            let ask = |run: &Self| query::scans(&index, run.shape, Scans::OneByOne, threads, 20);
             self.query("pack", "scans of packed blocks".into(), "scans", threads, ask)?;
             let ask = |run: &Self| query::lookups(&index, run.shape, Lookup::Random, threads, 1);
             self.query("pack", "lookups in packed blocks".into(), "lookups", threads, ask)?;

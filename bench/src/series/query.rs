@@ -10,6 +10,8 @@ use super::load::{self, Arrival, Random, STEP_MS, Shape, on_threads, value_at};
 
 /// Lookups given to the index at once in the batched workload.
 const LOOKUP_BATCH: usize = 256;
+/// Ranges given to the index at once in the batched workload.
+const SCAN_BATCH: usize = 32;
 /// Scans of each series, as in the original.
 const SCANS_PER_SERIES: u64 = 5;
 /// The original's seed.
@@ -24,6 +26,15 @@ pub enum Lookup {
     Random,
     /// Random points, `LOOKUP_BATCH` a call.
     RandomBatched,
+}
+
+/// How ranges are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scans {
+    /// One call each.
+    OneByOne,
+    /// `SCAN_BATCH` a call.
+    Batched,
 }
 
 /// A count of answers and the time they took.
@@ -116,7 +127,13 @@ struct Scan {
 }
 
 /// The original's scans, `times` over: five a series, starting anywhere, 10 to 100 points, clipped.
-pub fn scans(index: &Index, shape: Shape, threads: usize, times: u64) -> anyhow::Result<Answered> {
+pub fn scans(
+    index: &Index,
+    shape: Shape,
+    kind: Scans,
+    threads: usize,
+    times: u64,
+) -> anyhow::Result<Answered> {
     let mut random = Random::new(SEED);
     let mut all = Vec::new();
     for _ in 0..times {
@@ -132,10 +149,33 @@ pub fn scans(index: &Index, shape: Shape, threads: usize, times: u64) -> anyhow:
     let share = all.len().div_ceil(threads);
     let (elapsed, done) = on_threads(threads, |thread| {
         let mine = all.chunks(share).nth(thread).unwrap_or_default();
-        run_scans(index, mine)
+        match kind {
+            Scans::OneByOne => run_scans(index, mine),
+            Scans::Batched => run_scans_batched(index, mine),
+        }
     })?;
     let points = done.iter().map(|(_, points)| points).sum();
     Ok(Answered { count: all.len() as u64, elapsed, points })
+}
+
+/// As `run_scans`, `SCAN_BATCH` ranges a call.
+fn run_scans_batched(index: &Index, scans: &[Scan]) -> anyhow::Result<u64> {
+    let mut reader = index.reader();
+    let mut out: Vec<Point> = Vec::with_capacity(128 * SCAN_BATCH);
+    let (mut ranges, mut ends) = (Vec::with_capacity(SCAN_BATCH), Vec::with_capacity(SCAN_BATCH));
+    let mut points = 0;
+    for scans in scans.chunks(SCAN_BATCH) {
+        (ranges.clear(), ends.clear(), out.clear());
+        ranges.extend(scans.iter().map(|scan| (scan.series, scan.low..=scan.high)));
+        reader.ranges_into(&ranges, &mut out, &mut ends);
+        let mut from = 0;
+        for (scan, end) in scans.iter().zip(&ends) {
+            check_scan(&out[from..*end], scan)?;
+            from = *end;
+        }
+        points += out.len() as u64;
+    }
+    Ok(points)
 }
 
 fn run_scans(index: &Index, scans: &[Scan]) -> anyhow::Result<u64> {

@@ -15,9 +15,10 @@
 //! series arriving tick by tick touch one line each, not two.
 
 use crate::budget::Charge;
+use crate::memory::Cells;
 use crate::point::Point;
 use crate::pool::Unit;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Points in a full block.
 pub(crate) const BLOCK_POINTS: usize = crate::memory::UNIT_CELLS / 2;
@@ -83,12 +84,101 @@ impl RawBlock {
     /// Copies the points `from..to`, which the caller knows to be published.
     #[inline]
     pub(crate) fn copy(&self, from: usize, to: usize, out: &mut Vec<Point>) {
-        let cells = &self.unit.cells()[2 * from..2 * to];
-        out.extend(cells.chunks_exact(2).map(|cell| Point {
-            time: cell[0].load(Ordering::Relaxed).cast_signed(),
-            value: f64::from_bits(cell[1].load(Ordering::Relaxed)),
-        }));
+        copy_cells(&self.unit.cells()[2 * from..2 * to], out);
     }
+
+    /// What readers keep of this block once nobody appends to it; see [`Closed`].
+    pub(crate) fn closed(&self) -> Closed {
+        Closed { cells: self.unit.cells().clone(), len: self.len() as u32 }
+    }
+}
+
+/// The points of a block that nobody appends to any more, reached without its head: a lookup then misses
+/// the cache once, for the point. Whoever keeps one keeps the block beside it, so that the unit is not
+/// given to another block.
+#[derive(Clone)]
+pub(crate) struct Closed {
+    cells: Cells,
+    len: u32,
+}
+
+impl Closed {
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    #[inline]
+    pub(crate) fn time(&self, at: usize) -> i64 {
+        self.cells[2 * at].load(Ordering::Relaxed).cast_signed()
+    }
+
+    #[inline]
+    pub(crate) fn value(&self, at: usize) -> f64 {
+        f64::from_bits(self.cells[2 * at + 1].load(Ordering::Relaxed))
+    }
+
+    /// Where `time` would be, if every step of the interval `first..next` were alike.
+    #[inline]
+    pub(crate) fn near(&self, time: i64, first: i64, next: i64) -> usize {
+        guess(time, first, next, self.len()).min(self.len() - 1)
+    }
+
+    /// The value at `time`. On a regular grid this looks at one point and no neighbour.
+    #[inline]
+    pub(crate) fn get(&self, time: i64, first: i64, next: i64) -> Option<f64> {
+        let near = self.near(time, first, next);
+        if self.time(near) == time {
+            return Some(self.value(near));
+        }
+        let at = lower_bound(|at| self.time(at), self.len(), time, near);
+        (at < self.len() && self.time(at) == time).then(|| self.value(at))
+    }
+
+    /// Positions of the first point from `low` on and of the first one behind `high`.
+    #[inline]
+    pub(crate) fn bounds(&self, low: i64, high: i64, first: i64, next: i64) -> (usize, usize) {
+        let from = if low <= first { 0 } else { self.position(low, first, next) };
+        if high >= next - 1 {
+            return (from, self.len());
+        }
+        let last = self.near(high, first, next);
+        let to = match self.time(last) == high {
+            true => last + 1,
+            false => lower_bound(|at| self.time(at), self.len(), high + 1, last),
+        };
+        (from, to.max(from))
+    }
+
+    #[inline]
+    fn position(&self, time: i64, first: i64, next: i64) -> usize {
+        let near = self.near(time, first, next);
+        match self.time(near) == time {
+            true => near,
+            false => lower_bound(|at| self.time(at), self.len(), time, near),
+        }
+    }
+
+    /// Loads every cache line of the points `from..to`, so that all their misses are under way at once.
+    #[inline]
+    pub(crate) fn touch(&self, from: usize, to: usize) {
+        const LINE_CELLS: usize = 8;
+        let lines = self.cells[2 * from..2 * to].iter().step_by(LINE_CELLS);
+        std::hint::black_box(lines.fold(0, |all, cell| all ^ cell.load(Ordering::Relaxed)));
+    }
+
+    #[inline]
+    pub(crate) fn copy(&self, from: usize, to: usize, out: &mut Vec<Point>) {
+        copy_cells(&self.cells[2 * from..2 * to], out);
+    }
+}
+
+#[inline]
+fn copy_cells(cells: &[AtomicU64], out: &mut Vec<Point>) {
+    out.extend(cells.chunks_exact(2).map(|cell| Point {
+        time: cell[0].load(Ordering::Relaxed).cast_signed(),
+        value: f64::from_bits(cell[1].load(Ordering::Relaxed)),
+    }));
 }
 
 /// The first position in `0..len` whose time is not below `time`, looking first near `guess`.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::block::{BLOCK_POINTS, RawBlock, guess, lower_bound};
+use crate::block::{Closed, RawBlock, guess, lower_bound};
 use crate::group::GroupBlock;
 use crate::packed::PackedBlock;
 use crate::point::{MAX_TIME, Point};
@@ -165,29 +165,107 @@ fn find(
 /// Blocks of a chunk: copying one that a reader holds on to is cheap, and a root of these stays short.
 const CHUNK_BLOCKS: usize = 64;
 
-/// Up to `CHUNK_BLOCKS` blocks. Their first times lie here, so that a search touches no block.
-struct Chunk {
-    firsts: [i64; CHUNK_BLOCKS],
-    blocks: Vec<BlockRef>,
+/// What a search needs to know of a block: two of these fill a cache line.
+#[derive(Clone)]
+struct Entry {
+    first: i64,
+    /// Where the points lie, if the block is raw and another one follows it, so that it is closed.
+    closed: Option<Closed>,
 }
 
-impl Default for Chunk {
-    fn default() -> Self {
-        Chunk { firsts: [i64::MAX; CHUNK_BLOCKS], blocks: Vec::new() }
-    }
+/// Up to `CHUNK_BLOCKS` blocks. A search looks at this head and at one or two entries, at no block.
+#[derive(Default)]
+#[repr(align(64))]
+struct Chunk {
+    /// One for each block; behind the last block of a full chunk one more, for where the next begins.
+    entries: Vec<Entry>,
+    blocks: Vec<BlockRef>,
+    /// Where the first block starts.
+    first: i64,
+    /// Blocks in a unit of time, on average: blocks of a steady series start at regular times.
+    density: f64,
 }
 
 impl Clone for Chunk {
     fn clone(&self) -> Self {
         let mut blocks = Vec::with_capacity(CHUNK_BLOCKS);
         blocks.extend_from_slice(&self.blocks);
-        Chunk { firsts: self.firsts, blocks }
+        let mut entries = Vec::with_capacity(CHUNK_BLOCKS + 1);
+        entries.extend_from_slice(&self.entries);
+        Chunk { entries, blocks, ..*self }
     }
 }
 
 impl Chunk {
-    fn firsts(&self) -> &[i64] {
-        &self.firsts[..self.blocks.len()]
+    /// Adds a block that starts at `first`: the one before it is closed now.
+    fn push(&mut self, first: i64, block: BlockRef) {
+        self.follow();
+        self.entries.push(Entry { first, closed: None });
+        self.blocks.push(block);
+        if self.blocks.len() == 1 {
+            self.first = first;
+        } else {
+            let distance = first.wrapping_sub(self.first) as f64;
+            self.density = (self.blocks.len() - 1) as f64 / distance;
+        }
+    }
+
+    /// Another block follows the last one.
+    fn follow(&mut self) {
+        if let (Some(entry), Some(BlockRef::Raw(block))) =
+            (self.entries.last_mut(), self.blocks.last())
+        {
+            entry.closed = Some(block.closed());
+        }
+    }
+
+    /// How many blocks start at or before `time`.
+    #[inline]
+    fn starting_until(&self, time: i64) -> usize {
+        let count = self.blocks.len();
+        let starts = &self.entries[..count];
+        if count == 0 || time < self.first {
+            return 0;
+        }
+        // A time that no point can have may wrap: a wrong guess only costs probes.
+        let near = (time.wrapping_sub(self.first) as f64 * self.density) as usize;
+        let near = near.min(count - 1);
+        // Mostly the first probe is right.
+        let after = starts.get(near + 1).is_none_or(|entry| time < entry.first);
+        if starts[near].first <= time && after {
+            return near + 1;
+        }
+        lower_bound(|at| starts[at].first, count, time.saturating_add(1), near)
+    }
+
+    /// Where the block behind `place` starts, if there is one.
+    #[inline]
+    fn next(&self, place: usize) -> Option<i64> {
+        self.entries.get(place + 1).map(|entry| entry.first)
+    }
+
+    /// The points of the block at `place` and the interval that it covers, if it is raw and closed.
+    #[inline]
+    fn closed(&self, place: usize) -> Option<(&Closed, i64, i64)> {
+        let entry = &self.entries[place];
+        Some((entry.closed.as_ref()?, entry.first, self.next(place)?))
+    }
+
+    #[inline]
+    fn span(&self, place: usize, open_limit: usize) -> Span {
+        let next = self.next(place);
+        let limit = if next.is_some() { usize::MAX } else { open_limit };
+        Span { limit, first: self.entries[place].first, next }
+    }
+
+    /// Appends the points of the block at `place` with `low ≤ time ≤ high`.
+    #[inline]
+    fn copy(&self, place: usize, low: i64, high: i64, open_limit: usize, out: &mut Vec<Point>) {
+        if let Some((closed, first, next)) = self.closed(place) {
+            let (from, to) = closed.bounds(low, high, first, next);
+            return closed.copy(from, to, out);
+        }
+        self.blocks[place].copy(low, high, &self.span(place, open_limit), out);
     }
 }
 
@@ -209,17 +287,20 @@ pub(crate) struct BlockList {
 impl BlockList {
     pub(crate) fn push(&mut self, first: i64, block: BlockRef) {
         if self.tail.blocks.len() == CHUNK_BLOCKS {
+            let mut full = std::mem::take(&mut self.tail);
+            let chunk = Arc::make_mut(&mut full);
+            chunk.follow();
+            chunk.entries.push(Entry { first, closed: None });
             let root = Arc::make_mut(&mut self.full);
-            root.starts.push(self.tail.firsts[0]);
-            root.chunks.push(std::mem::take(&mut self.tail));
+            root.starts.push(full.first);
+            root.chunks.push(full);
         }
         let tail = Arc::make_mut(&mut self.tail);
         debug_assert!(
-            tail.firsts().last().is_none_or(|last| *last < first),
+            tail.entries.last().is_none_or(|last| last.first < first),
             "blocks come in order"
         );
-        tail.firsts[tail.blocks.len()] = first;
-        tail.blocks.push(block);
+        tail.push(first, block);
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -231,7 +312,9 @@ impl BlockList {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &BlockRef)> {
-        self.chunks().flat_map(|chunk| chunk.firsts().iter().copied().zip(&chunk.blocks))
+        self.chunks().flat_map(|chunk| {
+            chunk.entries.iter().zip(&chunk.blocks).map(|(entry, block)| (entry.first, block))
+        })
     }
 
     #[inline]
@@ -241,7 +324,7 @@ impl BlockList {
 
     #[inline]
     pub(crate) fn first_time(&self, at: usize) -> Option<i64> {
-        (at < self.len()).then(|| self.chunk(at).firsts[at % CHUNK_BLOCKS])
+        (at < self.len()).then(|| self.chunk(at).entries[at % CHUNK_BLOCKS].first)
     }
 
     #[inline]
@@ -253,6 +336,19 @@ impl BlockList {
         self.tail.blocks.last()
     }
 
+    /// The block that covers `time`, the last one that starts at or before it: its chunk and its place.
+    #[inline]
+    fn find(&self, time: i64) -> Option<(&Chunk, usize)> {
+        let tail = &*self.tail;
+        if time >= tail.first {
+            return Some((tail, tail.starting_until(time).checked_sub(1)?));
+        }
+        let root = &*self.full;
+        let chunk = root.starts.partition_point(|start| *start <= time).checked_sub(1)?;
+        let chunk = &*root.chunks[chunk];
+        Some((chunk, chunk.starting_until(time).checked_sub(1)?))
+    }
+
     /// The block that covers `time`: the last one that starts at or before it.
     #[inline]
     pub(crate) fn covering(&self, time: i64) -> Option<usize> {
@@ -260,23 +356,13 @@ impl BlockList {
     }
 
     /// How many blocks start at or before `time`.
-    #[inline]
     fn starting_until(&self, time: i64) -> usize {
-        // Blocks of a steady series start at regular times too: mostly the first probe is right.
-        let within = |chunk: &Chunk| match chunk.firsts() {
-            [] => 0,
-            [first] => usize::from(*first <= time),
-            firsts @ [first, .., last] => {
-                let near = guess(time, *first, *last, firsts.len() - 1);
-                lower_bound(|at| firsts[at], firsts.len(), time.saturating_add(1), near)
-            }
-        };
         let full = self.full.chunks.len();
-        if full == 0 || self.tail.firsts[0] <= time {
-            return full * CHUNK_BLOCKS + within(&self.tail);
+        if full == 0 || self.tail.first <= time {
+            return full * CHUNK_BLOCKS + self.tail.starting_until(time);
         }
         match self.full.starts.partition_point(|start| *start <= time).checked_sub(1) {
-            Some(chunk) => chunk * CHUNK_BLOCKS + within(&self.full.chunks[chunk]),
+            Some(chunk) => chunk * CHUNK_BLOCKS + self.full.chunks[chunk].starting_until(time),
             None => 0,
         }
     }
@@ -294,7 +380,9 @@ impl BlockList {
             true => &mut Arc::make_mut(&mut self.full).chunks[at / CHUNK_BLOCKS],
             false => &mut self.tail,
         };
-        Arc::make_mut(chunk).blocks[at % CHUNK_BLOCKS] = block;
+        let (chunk, place) = (Arc::make_mut(chunk), at % CHUNK_BLOCKS);
+        chunk.entries[place].closed = None;
+        chunk.blocks[place] = block;
     }
 
     pub(crate) fn remove_front(&mut self, count: usize) -> Vec<BlockRef> {
@@ -307,29 +395,56 @@ impl BlockList {
         removed
     }
 
-    #[inline]
-    fn span(&self, at: usize, open_limit: usize) -> Span {
-        let next = self.first_time(at + 1);
-        let limit = if next.is_some() { usize::MAX } else { open_limit };
-        Span { limit, first: self.chunk(at).firsts[at % CHUNK_BLOCKS], next }
+    /// The first blocks of this list, in whole chunks: as many as fit into `count`. Shared, not copied.
+    pub(crate) fn whole_chunks_until(&self, count: usize) -> BlockList {
+        let chunks = (count / CHUNK_BLOCKS).min(self.full.chunks.len());
+        let Some(last) = chunks.checked_sub(1) else { return BlockList::default() };
+        // The last of them becomes the tail, whose end nothing follows yet.
+        let mut tail = Arc::clone(&self.full.chunks[last]);
+        let reopened = Arc::make_mut(&mut tail);
+        reopened.entries.truncate(CHUNK_BLOCKS);
+        reopened.entries[CHUNK_BLOCKS - 1].closed = None;
+        let root = Root {
+            starts: self.full.starts[..last].to_vec(),
+            chunks: self.full.chunks[..last].to_vec(),
+        };
+        BlockList { full: Arc::new(root), tail }
     }
 
     /// The value at `time`, counting `open_limit` points of the last block.
     #[inline]
     pub(crate) fn get(&self, time: i64, open_limit: usize) -> Option<f64> {
-        let at = self.covering(time)?;
-        let span = self.span(at, open_limit);
-        self.block(at).get(time, span.limit, span.first, span.next)
+        let (chunk, place) = self.find(time)?;
+        match chunk.closed(place) {
+            Some((closed, first, next)) => closed.get(time, first, next),
+            None => Self::get_elsewhere(chunk, place, time, open_limit),
+        }
     }
 
-    /// Where `time` would be in a raw block, if every step is alike: the block, and the position.
-    /// `None` for other kinds of blocks, and for the open one.
+    /// From a column, a packed block, or the open one.
+    #[inline(never)]
+    fn get_elsewhere(chunk: &Chunk, place: usize, time: i64, open_limit: usize) -> Option<f64> {
+        let span = chunk.span(place, open_limit);
+        chunk.blocks[place].get(time, span.limit, span.first, span.next)
+    }
+
+    /// Where `time` would be in a closed raw block, if every step is alike: the block, and the position.
+    /// `None` for other kinds of blocks.
     #[inline]
-    pub(crate) fn guess_raw(&self, time: i64) -> Option<(&RawBlock, usize)> {
-        let at = self.covering(time)?;
-        let BlockRef::Raw(block) = self.block(at) else { return None };
-        let (first, next) = (self.first_time(at)?, self.first_time(at + 1)?);
-        Some((block, guess(time, first, next, BLOCK_POINTS).min(BLOCK_POINTS - 1)))
+    pub(crate) fn guess_closed(&self, time: i64) -> Option<(&Closed, usize)> {
+        let (chunk, place) = self.find(time)?;
+        let (closed, first, next) = chunk.closed(place)?;
+        Some((closed, closed.near(time, first, next)))
+    }
+
+    /// The points with `low ≤ time ≤ high`, if all of them lie in one closed raw block: the block, where
+    /// they probably begin, and about how many there are.
+    #[inline]
+    pub(crate) fn guess_range(&self, low: i64, high: i64) -> Option<(&Closed, usize, usize)> {
+        let (chunk, place) = self.find(low)?;
+        let (closed, first, next) = chunk.closed(place)?;
+        (high < next)
+            .then(|| (closed, closed.near(low, first, next), closed.near(high, first, next)))
     }
 
     /// Appends the points of block `at` with `low ≤ time ≤ high`.
@@ -342,14 +457,84 @@ impl BlockList {
         open_limit: usize,
         out: &mut Vec<Point>,
     ) {
-        self.block(at).copy(low, high, &self.span(at, open_limit), out);
+        self.chunk(at).copy(at % CHUNK_BLOCKS, low, high, open_limit, out);
     }
 
     /// Appends all points with `low ≤ time ≤ high`.
     #[inline]
     pub(crate) fn copy(&self, low: i64, high: i64, open_limit: usize, out: &mut Vec<Point>) {
+        // Mostly they lie in one block.
+        if let Some((chunk, place)) = self.find(low)
+            && let Some((closed, first, next)) = chunk.closed(place)
+            && high < next
+        {
+            let (near, far) = (closed.near(low, first, next), closed.near(high, first, next));
+            closed.touch(near, far.max(near));
+            let (from, to) = closed.bounds(low, high, first, next);
+            return closed.copy(from, to, out);
+        }
         for at in self.overlapping(low, high) {
             self.copy_block(at, low, high, open_limit, out);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::budget::Budget;
+    use crate::late::build;
+    use crate::pool::Pool;
+
+    fn list(blocks: i64, step: impl Fn(i64) -> i64) -> BlockList {
+        let (pool, budget) = (Arc::new(Pool::new()), Budget::new(1 << 40));
+        let mut list = BlockList::default();
+        let mut time = 0;
+        for n in 0..blocks {
+            let points = [Point::new(time, n as f64), Point::new(time + 1, -1.0)];
+            let built = build(&points, &pool, &budget).unwrap();
+            built.into_iter().for_each(|(first, block)| list.push(first, block));
+            time += 2 + step(n);
+        }
+        list
+    }
+
+    #[test]
+    fn every_block_is_found_whatever_their_distances_and_however_many_chunks() {
+        for step in [|_| 5_i64, |n: i64| n * n, |n: i64| if n % 64 == 63 { 1 << 40 } else { 0 }] {
+            for blocks in [1, 2, 63, 64, 65, 128, 129, 300] {
+                let list = list(blocks, step);
+                let firsts: Vec<i64> = list.iter().map(|(first, _)| first).collect();
+                assert_eq!(firsts.len(), blocks as usize);
+                for (n, first) in firsts.iter().enumerate() {
+                    for time in [first - 1, *first, first + 1, first + 2] {
+                        let naive = firsts.partition_point(|start| *start <= time);
+                        assert_eq!(list.starting_until(time), naive);
+                    }
+                    assert_eq!(list.get(*first, usize::MAX), Some(n as f64));
+                    let mut out = Vec::new();
+                    list.copy(*first, *first, usize::MAX, &mut out);
+                    assert_eq!(out, [Point::new(*first, n as f64)]);
+                }
+                assert_eq!(list.get(-1, usize::MAX), None);
+                assert_eq!(list.get(i64::MAX, usize::MAX), None);
+            }
+        }
+    }
+
+    #[test]
+    fn whole_chunks_are_the_front_of_the_list_and_can_be_pushed_to() {
+        let list = list(200, |_| 5);
+        for count in [0, 1, 63, 64, 65, 127, 128, 199, 200] {
+            let mut front = list.whole_chunks_until(count);
+            assert_eq!(front.len(), count / CHUNK_BLOCKS * CHUNK_BLOCKS);
+            for (first, block) in list.iter().skip(front.len()) {
+                front.push(first, block.clone());
+            }
+            assert!(front.iter().map(|(first, _)| first).eq(list.iter().map(|(first, _)| first)));
+            for (n, (first, _)) in list.iter().enumerate() {
+                assert_eq!(front.get(first, usize::MAX), Some(n as f64));
+            }
         }
     }
 }

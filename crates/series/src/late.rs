@@ -265,13 +265,16 @@ pub(crate) fn build(
 
 impl BlockList {
     /// Puts the outcome of a merge in place. Blocks that writers linked meanwhile stay at the end.
+    /// Only the chunks from the first changed block on are built anew: late points are mostly recent.
     pub(crate) fn splice(&mut self, outcome: Vec<Rewritten>) {
-        let mut merged = BlockList::default();
+        let changed_from = outcome.first().map_or(self.len(), |(at, _)| at.unwrap_or(0));
+        let mut merged = self.whole_chunks_until(changed_from);
+        let kept = merged.len();
         let mut outcome = outcome.into_iter().peekable();
         if let Some((_, new)) = outcome.next_if(|(at, _)| at.is_none()) {
             new.into_iter().for_each(|(first, block)| merged.push(first, block));
         }
-        for (at, (first, block)) in self.iter().enumerate() {
+        for (at, (first, block)) in self.iter().enumerate().skip(kept) {
             match outcome.next_if(|(next, _)| *next == Some(at)) {
                 Some((_, new)) => {
                     new.into_iter().for_each(|(first, block)| merged.push(first, block))

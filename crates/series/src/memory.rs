@@ -65,7 +65,9 @@ mod mapped {
         }
     }
 
-    /// One unit: `UNIT_CELLS` atomic cells that nobody else was given.
+    /// One unit: `UNIT_CELLS` atomic cells. A pool gives it to one block at a time; a clone of the handle
+    /// lets that block's readers reach the cells without a detour.
+    #[derive(Clone)]
     pub(crate) struct Cells {
         first: NonNull<AtomicU64>,
         _slab: Arc<Slab>,
@@ -135,9 +137,12 @@ pub(crate) use modelled::{Cells, map};
 /// loom's atomics have no plain layout, so under loom a unit is an ordinary vector.
 #[cfg(loom)]
 mod modelled {
+    use std::sync::Arc;
+
     use super::{AtomicU64, UNIT_CELLS};
 
-    pub(crate) struct Cells(Vec<AtomicU64>);
+    #[derive(Clone)]
+    pub(crate) struct Cells(Arc<[AtomicU64]>);
 
     impl std::ops::Deref for Cells {
         type Target = [AtomicU64];

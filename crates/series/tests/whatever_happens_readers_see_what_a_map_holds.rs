@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use chronolith_series::{Index, MAX_TIME, Options, Point, SeriesId};
+use chronolith_series::{Index, Key, MAX_TIME, Options, Point, Reader, SeriesId};
 use proptest::prelude::*;
 
 type Model = BTreeMap<i64, f64>;
@@ -104,6 +104,38 @@ fn check(index: &Index, model: &Model, id: u32, low: i64, high: i64) {
     }
 }
 
+/// A reader that lives through all steps: its copies must never answer for what has changed since.
+fn check_reader(reader: &mut Reader, models: &[Model], salt: i64) {
+    let probes = [-51, -1, 0, 511, 512, 700, salt % 3000, salt % 90_000, MAX_TIME];
+    let (mut keys, mut ranges, mut values, mut points) = (vec![], vec![], vec![], vec![]);
+    for (id, model) in models.iter().enumerate() {
+        let series = SeriesId(id as u32);
+        let newest = model.keys().last().copied().unwrap_or(0);
+        for time in probes.into_iter().chain([newest, newest + 1]) {
+            let range = time..=time.saturating_add(salt % 800);
+            keys.push(Key::new(series, time));
+            values.push(model.get(&time).copied());
+            points.push(model.range(range.clone()).map(|(t, v)| Point::new(*t, *v)).collect());
+            ranges.push((series, range));
+        }
+    }
+    let mut got = Vec::new();
+    reader.get_many(&keys, &mut got);
+    assert_eq!(got, values);
+    let (mut out, mut ends, mut from) = (Vec::new(), Vec::new(), 0);
+    reader.ranges_into(&ranges, &mut out, &mut ends);
+    assert_eq!(ends.len(), ranges.len());
+    for (at, end) in ends.iter().enumerate() {
+        let expected: &Vec<Point> = &points[at];
+        assert_eq!(&out[from..*end], expected, "{:?}", ranges[at]);
+        from = *end;
+        assert_eq!(reader.get(keys[at].series, keys[at].time), values[at]);
+        let mut alone = Vec::new();
+        reader.range_into(ranges[at].0, ranges[at].1.clone(), &mut alone);
+        assert_eq!(&alone, expected);
+    }
+}
+
 fn check_all(index: &Index, models: &[Model]) {
     for (id, model) in models.iter().enumerate() {
         let id = id as u32;
@@ -123,12 +155,15 @@ proptest! {
     #[test]
     fn any_sequence_of_steps(steps in steps()) {
         let (index, mut models) = (index(), vec![Model::new(); SERIES as usize]);
-        for step in &steps {
+        let mut reader = index.reader();
+        for (n, step) in steps.iter().enumerate() {
             take(&index, &mut models, step);
+            check_reader(&mut reader, &models, n as i64 * 997);
         }
         check_all(&index, &models);
         index.settle().unwrap();
         check_all(&index, &models);
+        check_reader(&mut reader, &models, 13);
         prop_assert_eq!(index.stats().points, models.iter().map(|m| m.len() as u64).sum::<u64>());
     }
 
