@@ -5,13 +5,12 @@
 //! [`Error::Compacted`].
 
 use crate::{
-    Error, Kind, Reader, Result, Run, Stamp,
+    Error, Kind, Reader, Result, Stamp,
     core::Core,
     key::{self, Revision},
     log::{self, LogEntry},
     record::Record,
     span::Span,
-    watch::Published,
 };
 use bytes::Bytes;
 use chronolith_engine::{Cursor, Snapshot};
@@ -46,21 +45,9 @@ pub struct Put {
 }
 
 impl Put {
-    fn of(record: Record) -> Self {
+    pub(crate) fn of(record: Record) -> Self {
         let Record { create_revision, version, lease, value } = record;
         Self { value, create_revision, version, lease }
-    }
-}
-
-impl Change {
-    fn of(published: &Published) -> Self {
-        Self {
-            revision: published.revision,
-            kind: published.kind(),
-            key: published.key.clone(),
-            previous: published.before.revision,
-            put: published.after.clone().map(Put::of),
-        }
     }
 }
 
@@ -86,19 +73,6 @@ pub struct KeyVersion {
     pub put: Option<Put>,
     /// Who and when; none where the revision's log was compacted.
     pub stamp: Option<Stamp>,
-}
-
-impl Run<'_> {
-    /// The time of the newest revision, this run's included: never less than one before it.
-    #[must_use]
-    pub fn time_ms(&self) -> u64 {
-        self.time_ms
-    }
-
-    /// The changes of this run's revisions, in their order: for whoever follows the history.
-    pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
-        self.published.iter().map(Change::of)
-    }
 }
 
 impl Reader {
@@ -256,7 +230,7 @@ mod tests {
     }
 
     fn stamp(time_ms: u64) -> Stamp {
-        Stamp { time_ms, actor: [u8::try_from(time_ms).unwrap(); 16] }
+        Stamp { time_ms, actor: [u8::try_from(time_ms).unwrap(); 16], salt: [3; 16] }
     }
 
     /// Revision 2 at 10 puts a, 3 at 20 puts b, 4 at 20 puts a, 5 at 40 deletes a, 6 at 50 puts a.
@@ -282,19 +256,27 @@ mod tests {
         let mut run = mvcc.begin_run().unwrap();
         let put = PutRequest { key: "b".into(), value: "7".into(), ..Default::default() };
         run.put(&put, &mut NoLeases, &stamp(60)).unwrap();
-        let told: Vec<_> = run.changes().collect();
+        let gone = DeleteRangeRequest { key: "b".into(), ..Default::default() };
+        run.delete_range(&gone, &mut NoLeases, &stamp(59)).unwrap();
+        run.put(&put, &mut NoLeases, &stamp(61)).unwrap();
+        run.expire_keys(&["b".into()], &mut NoLeases, &stamp(62)).unwrap();
         assert!(reader.changes(7, 9).unwrap().is_empty(), "not before the commit");
-        run.commit(Durability::Buffered).unwrap();
+        let applied = run.commit(Durability::Buffered).unwrap();
+        let told: Vec<_> = applied.revisions().map(|revision| revision.to_revised()).collect();
         let read = reader.changes(7, 9).unwrap();
+        assert_eq!(read, told);
         assert_eq!((read[0].revision, read[0].stamp), (7, stamp(60)));
-        assert_eq!(read[0].changes, told);
+        let kinds: Vec<_> = told.iter().map(|revised| revised.changes[0].kind).collect();
+        assert_eq!(kinds, [Kind::Put, Kind::Delete, Kind::Put, Kind::Expire]);
+        assert_eq!(told[1].stamp, Stamp { time_ms: 60, ..stamp(59) }, "time never goes back");
+        let told = &told[0].changes;
         assert_eq!((told[0].previous, told[0].put.as_ref().unwrap().version), (3, 2));
         let pairs = |from, limit| -> Vec<_> {
             let read = reader.changes(from, limit).unwrap();
             read.iter().map(|read| (read.revision, read.changes[0].previous)).collect()
         };
         assert_eq!(pairs(2, 3), [(2, 0), (3, 0), (4, 2)]);
-        assert_eq!(pairs(5, 9), [(5, 4), (6, 5), (7, 3)]);
+        assert_eq!(pairs(5, 9), [(5, 4), (6, 5), (7, 3), (8, 7), (9, 8), (10, 9)]);
     }
 
     #[test]

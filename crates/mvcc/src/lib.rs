@@ -20,6 +20,7 @@
 //!
 //! This crate must never know Raft, gRPC, users, or how a lease runs out.
 
+mod applied;
 mod compare;
 mod core;
 mod counts;
@@ -40,6 +41,7 @@ pub mod validate;
 mod varint;
 pub mod watch;
 
+pub use applied::{Applied, AppliedRevision, ChangeRef};
 pub use error::{Error, Result};
 pub use hash::HashKv;
 pub use history::{Change, KeyVersion, Put, Revised};

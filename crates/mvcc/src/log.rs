@@ -1,8 +1,8 @@
 //! What is stored for one revision: who changed which keys, and when.
 //!
 //! ```text
-//! time in ms (8, big endian) · actor (16) · change*
-//! change: kind (00 put, 01 delete) · revisions since the previous version, 0 is none · key length · key
+//! time in ms (8, big endian) · actor (16) · salt (16) · change*
+//! change: kind (00 put, 01 delete, 02 expire) · revisions since the previous version, 0 is none · key length · key
 //! ```
 //! The position of a change is its sub-revision, so a change's record is found with one read. The
 //! values stay in `versions`; watch catch-up, history and the ledger read both.
@@ -17,7 +17,32 @@ pub enum Kind {
     Put,
     /// The key was removed.
     Delete,
+    /// The key was removed because its lease ran out.
+    Expire,
 }
+
+impl Kind {
+    /// Whether a value was left.
+    #[must_use]
+    pub fn is_put(self) -> bool {
+        self == Self::Put
+    }
+
+    fn code(self) -> u8 {
+        match self {
+            Self::Put => 0,
+            Self::Delete => 1,
+            Self::Expire => 2,
+        }
+    }
+
+    fn of_code(code: u8) -> Option<Self> {
+        [Self::Put, Self::Delete, Self::Expire].into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// Time, actor and salt.
+const HEADER_BYTES: usize = 8 + 16 + 16;
 
 /// One change of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,14 +68,15 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     pub(crate) fn new(revision: i64, stamp: &Stamp, room_bytes: usize) -> Self {
-        let mut out = Vec::with_capacity(24 + room_bytes);
+        let mut out = Vec::with_capacity(HEADER_BYTES + room_bytes);
         out.extend_from_slice(&stamp.time_ms.to_be_bytes());
         out.extend_from_slice(&stamp.actor);
+        out.extend_from_slice(&stamp.salt);
         Self { revision, out }
     }
 
     pub(crate) fn push(&mut self, kind: Kind, key: &[u8], previous: i64) {
-        self.out.push(u8::from(kind == Kind::Delete));
+        self.out.push(kind.code());
         let distance = if previous == 0 { 0 } else { self.revision - previous };
         varint::push(&mut self.out, distance.cast_unsigned());
         varint::push(&mut self.out, key.len() as u64);
@@ -70,14 +96,10 @@ pub(crate) fn decode(revision: i64, bytes: &Bytes) -> Result<LogEntry> {
 fn decode_entry(revision: i64, bytes: &Bytes) -> Option<LogEntry> {
     let mut reader = varint::Reader::new(bytes);
     let time_ms = u64::from_be_bytes(reader.array()?);
-    let stamp = Stamp { time_ms, actor: reader.array()? };
+    let stamp = Stamp { time_ms, actor: reader.array()?, salt: reader.array()? };
     let mut changes = Vec::new();
     while reader.at < bytes.len() {
-        let kind = match reader.byte()? {
-            0 => Kind::Put,
-            1 => Kind::Delete,
-            _ => return None,
-        };
+        let kind = Kind::of_code(reader.byte()?)?;
         let distance = reader.positive()?;
         let previous = if distance == 0 { 0 } else { revision.checked_sub(distance)? };
         let length = usize::try_from(reader.number()?).ok()?;
@@ -98,14 +120,19 @@ mod tests {
 
     #[test]
     fn a_revision_reads_back() {
-        let stamp = Stamp { time_ms: 1_700_000_000_123, actor: [7; 16] };
+        let stamp = Stamp { time_ms: 1_700_000_000_123, actor: [7; 16], salt: [9; 16] };
         let mut writer = LogWriter::new(90, &stamp, 0);
         writer.push(Kind::Put, b"new", 0);
         writer.push(Kind::Delete, b"", 1);
+        writer.push(Kind::Expire, b"leased", 89);
         let bytes = Bytes::from(writer.finish());
         let change =
             |kind, key: &'static str, previous| LoggedChange { kind, key: key.into(), previous };
-        let changes = vec![change(Kind::Put, "new", 0), change(Kind::Delete, "", 1)];
+        let changes = vec![
+            change(Kind::Put, "new", 0),
+            change(Kind::Delete, "", 1),
+            change(Kind::Expire, "leased", 89),
+        ];
         assert_eq!(decode(90, &bytes).unwrap(), LogEntry { stamp, changes });
         assert_eq!(time_ms(&bytes).unwrap(), stamp.time_ms);
     }

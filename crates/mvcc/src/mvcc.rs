@@ -5,14 +5,16 @@ use bytes::Bytes;
 use chronolith_engine::Engine;
 use std::sync::Arc;
 
-/// When a command was proposed, and by whom; recorded with its revision. It comes in with the
-/// command: applying never reads a clock.
+/// When a command was proposed, by whom, and its salt; recorded with its revision. It comes in with
+/// the command: applying reads no clock and draws nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// Milliseconds since 1970, by the proposer's clock.
     pub time_ms: u64,
     /// Who: an id that the caller gives a meaning.
     pub actor: [u8; 16],
+    /// Random: what commits to the revision's values is salted with it, so that nobody can guess them.
+    pub salt: [u8; 16],
 }
 
 /// Who keeps the leases: asked whether one exists, told which keys move between them.

@@ -18,8 +18,12 @@ use crate::{
 };
 use bytes::Bytes;
 use chronolith_engine::Snapshot;
-use chronolith_proto::etcdserverpb::{
-    RangeRequest, ResponseOp, TxnRequest, TxnResponse, request_op::Request, response_op::Response,
+use chronolith_proto::{
+    etcdserverpb::{
+        RangeRequest, ResponseOp, TxnRequest, TxnResponse, request_op::Request,
+        response_op::Response,
+    },
+    mvccpb::KeyValue,
 };
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -126,6 +130,28 @@ impl Reader {
             }
             // The newest revision was overtaken and compacted while it was read: read again.
         }
+    }
+
+    /// Up to `limit` keys from `start` (in) to `end` (out; none has no end) as they were at revision
+    /// `at`, in order, without counting those that follow.
+    pub fn keys_at(
+        &self,
+        start: &Bytes,
+        end: Option<&Bytes>,
+        at: i64,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>> {
+        self.with_view(|view| {
+            let at = range::revision_to_read(at, view.current, view.compact)?;
+            let span = Span::Range { start: start.clone(), end: end.cloned() };
+            let mut found = Vec::new();
+            scan(view.source, view.versions, &span, at, |entry| {
+                found.push(entry.key_value()?);
+                let full = found.len() >= limit;
+                Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+            Ok(found)
+        })
     }
 
     /// Whether a transaction only reads, and so needs no consensus. One with nested transactions

@@ -12,7 +12,8 @@
 //!   engine can cause it) is undone from the command's own list of changes.
 
 use crate::{
-    Error, Kind, Leases, Mvcc, Result, Stamp,
+    Applied, Error, Kind, Leases, Mvcc, Result, Stamp,
+    applied::Stamped,
     compare::{self, Path},
     core::{COMPACT_KEY, Columns, Head},
     counts::Turn,
@@ -42,8 +43,12 @@ pub struct Run<'a> {
     columns: Columns,
     /// Newest versions of the keys written in this run.
     heads: FxHashMap<Bytes, Head>,
-    /// Changes of this run's revisions, for the watchers.
-    pub(crate) published: Vec<Published>,
+    /// Changes of this run's revisions, for the watchers and the followers of the history.
+    published: Vec<Published>,
+    /// The run's revisions.
+    revisions: Vec<Stamped>,
+    /// Keys and values of all that is published.
+    size_bytes: usize,
     /// Keys that came to life or died in this run.
     turns: Vec<Turn>,
     /// Changes of the command at work.
@@ -62,7 +67,8 @@ struct Change {
     before: Head,
     /// Whether `before` was already known in this run.
     known: bool,
-    /// What it leaves; none for a delete.
+    kind: Kind,
+    /// What it leaves; none for a removal.
     after: Option<Record>,
 }
 
@@ -86,6 +92,8 @@ impl<'a> Run<'a> {
             columns,
             heads: FxHashMap::default(),
             published: Vec::new(),
+            revisions: Vec::new(),
+            size_bytes: 0,
             turns: Vec::new(),
             changes: Vec::new(),
             lease_moves: Vec::new(),
@@ -159,6 +167,26 @@ impl<'a> Run<'a> {
         leases: &mut dyn Leases,
         stamp: &Stamp,
     ) -> Result<i64> {
+        self.remove_keys(keys, Kind::Delete, leases, stamp)
+    }
+
+    /// [`delete_keys`](Self::delete_keys), of a lease that ran out: the history says so.
+    pub fn expire_keys(
+        &mut self,
+        keys: &[Bytes],
+        leases: &mut dyn Leases,
+        stamp: &Stamp,
+    ) -> Result<i64> {
+        self.remove_keys(keys, Kind::Expire, leases, stamp)
+    }
+
+    fn remove_keys(
+        &mut self,
+        keys: &[Bytes],
+        kind: Kind,
+        leases: &mut dyn Leases,
+        stamp: &Stamp,
+    ) -> Result<i64> {
         let mut keys = keys.to_vec();
         keys.sort_unstable();
         keys.dedup();
@@ -167,7 +195,7 @@ impl<'a> Run<'a> {
             for key in keys {
                 let (head, known) = run.head(&key)?;
                 if head.record.is_some() {
-                    run.change(key, head, known, None);
+                    run.change(key, (head, known), kind, None);
                     deleted += 1;
                 }
             }
@@ -190,14 +218,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Writes the run in one engine batch; then readers see it, then watchers hear of it.
-    pub fn commit(self, durability: Durability) -> Result<()> {
+    /// Writes the run in one engine batch; then readers see it, then watchers hear of it. What it did,
+    /// for whoever follows the history.
+    pub fn commit(self, durability: Durability) -> Result<Applied> {
         let Self { mvcc, overlay, published, turns, revision, compact, time_ms, .. } = self;
         overlay.commit(durability)?;
         mvcc.time_ms = time_ms;
         mvcc.core.advance(revision, compact, turns);
-        mvcc.hub.publish(published, revision);
-        Ok(())
+        mvcc.hub.publish(&published, revision);
+        Ok(Applied::new(published, self.revisions, self.size_bytes))
     }
 
     /// Runs one command: on success its changes become a revision, on error they are undone.
@@ -229,15 +258,17 @@ impl<'a> Run<'a> {
         name_versions_before(self.revision, &mut self.changes);
         let mut entry = LogWriter::new(self.revision, &stamp, room_bytes);
         for change in &self.changes {
-            let kind = if change.after.is_some() { Kind::Put } else { Kind::Delete };
-            entry.push(kind, &change.key, change.before.revision);
+            let value = change.after.as_ref().map_or(0, |after| after.value.len());
+            self.size_bytes += change.key.len() + value;
+            entry.push(change.kind, &change.key, change.before.revision);
         }
         let key = Bytes::copy_from_slice(&key::log(self.revision));
         self.overlay.put(self.columns.log, key, entry.finish());
         self.published.extend(self.changes.drain(..).map(|change| {
-            let Change { key, before, after, .. } = change;
-            Published { revision: self.revision, key, after, before }
+            let Change { key, before, kind, after, .. } = change;
+            Published { revision: self.revision, kind, key, after, before }
         }));
+        self.revisions.push(Stamped { revision: self.revision, stamp, end: self.published.len() });
         for (key, from, to) in self.lease_moves.drain(..) {
             leases.moved(&key, from, to);
         }
@@ -273,8 +304,14 @@ impl<'a> Run<'a> {
         Ok((if gone { Head::default() } else { head }, known))
     }
 
-    /// Writes one version of a key: `after`, or a tombstone.
-    fn change(&mut self, key: Bytes, before: Head, known: bool, after: Option<Record>) {
+    /// Writes one version of a key: `after`, or a tombstone. `known` says that this run wrote `before`.
+    fn change(
+        &mut self,
+        key: Bytes,
+        (before, known): (Head, bool),
+        kind: Kind,
+        after: Option<Record>,
+    ) {
         let place = self.next_place(self.revision + 1);
         let stored = after.as_ref().map_or_else(Record::tombstone, |after| after.encode().into());
         self.overlay.put(self.columns.versions, key::version(&key, place), stored);
@@ -284,7 +321,7 @@ impl<'a> Run<'a> {
             self.lease_moves.push((key.clone(), from, to));
         }
         self.heads.insert(key.clone(), Head { revision: place.main, record: after.clone() });
-        self.changes.push(Change { key, before, known, after });
+        self.changes.push(Change { key, before, known, kind, after });
     }
 
     fn put_one(&mut self, request: &PutRequest) -> Result<PutResponse> {
@@ -304,7 +341,7 @@ impl<'a> Run<'a> {
             Some(old) => Some(old.clone().into_key_value(request.key.clone(), before.revision)),
             None => None,
         };
-        self.change(request.key.clone(), before, known, Some(record));
+        self.change(request.key.clone(), (before, known), Kind::Put, Some(record));
         Ok(PutResponse { header: None, prev_kv })
     }
 
@@ -314,7 +351,7 @@ impl<'a> Run<'a> {
         for kv in &doomed {
             let before = Head { revision: kv.mod_revision, record: Some(record_of(kv)) };
             let known = self.heads.contains_key(&kv.key);
-            self.change(kv.key.clone(), before, known, None);
+            self.change(kv.key.clone(), (before, known), Kind::Delete, None);
         }
         let prev_kvs = if request.prev_kv { doomed } else { Vec::new() };
         Ok(DeleteRangeResponse { header: None, deleted, prev_kvs })

@@ -106,7 +106,7 @@ impl Pair {
         let mut run = mvcc.begin_run().unwrap();
         for command in commands {
             self.time_ms += 10;
-            let stamp = Stamp { time_ms: self.time_ms, actor: [1; 16] };
+            let stamp = Stamp { time_ms: self.time_ms, actor: [1; 16], salt: [2; 16] };
             let ours = command.run(&mut run, leases, &stamp).map_err(|error| error.to_string());
             let theirs = command.model(&mut self.model).map_err(str::to_owned);
             prop_assert_eq!(ours, theirs, "{:?}", command);
@@ -247,7 +247,8 @@ fn replicas_agree_to_the_byte() {
             other.leases.ids.extend(KNOWN_LEASES);
             let mut run = one.mvcc.begin_run().unwrap();
             for (number, (command, cut, scrub)) in commands.iter().enumerate() {
-                let stamp = Stamp { time_ms: number as u64 % 7, actor: [number as u8; 16] };
+                let stamp =
+                    Stamp { time_ms: number as u64 % 7, actor: [number as u8; 16], salt: [1; 16] };
                 let _ = command.run(&mut run, &mut one.leases, &stamp);
                 if *cut {
                     run.commit(Durability::NoWal).unwrap();

@@ -134,7 +134,7 @@ impl World {
             let wanted = |event: &Event| {
                 let filtered = match kind_of(event) {
                     Kind::Put => spec.no_put,
-                    Kind::Delete => spec.no_delete,
+                    Kind::Delete | Kind::Expire => spec.no_delete,
                 };
                 !filtered && in_span(&spec.key, &spec.range_end, &event.kv.as_ref().unwrap().key)
             };

@@ -1,7 +1,7 @@
 //! What goes through the log: one change, with everything that apply may not ask for itself.
 //!
 //! ```text
-//! Command = stamp (time, actor) · request id (member, start, sequence) · one change
+//! Command = stamp (time, actor, salt) · request id (member, start, sequence) · one change
 //! ```
 //! * Encoded once, when proposed; decoded once, when applied. Keys and values are then slices of the
 //!   log entry, not copies.
@@ -42,6 +42,12 @@ pub(crate) struct Command {
     pub(crate) start: u64,
     #[prost(uint64, tag = "5")]
     pub(crate) sequence: u64,
+    /// Both halves of the salt of what the ledger commits to; drawn whether or not this member keeps
+    /// one, since others may.
+    #[prost(fixed64, tag = "6")]
+    pub(crate) salt_high: u64,
+    #[prost(fixed64, tag = "7")]
+    pub(crate) salt_low: u64,
     #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17")]
     pub(crate) change: Option<Change>,
 }
@@ -94,6 +100,10 @@ impl Command {
     pub(crate) fn actor(&self) -> Actor {
         Actor::try_from(&self.actor[..]).unwrap_or_default()
     }
+
+    pub(crate) fn salt(&self) -> [u8; 16] {
+        (u128::from(self.salt_high) << 64 | u128::from(self.salt_low)).to_be_bytes()
+    }
 }
 
 /// Makes commands of changes: adds the stamp and the request id.
@@ -119,6 +129,8 @@ impl Envelopes {
             member: self.member,
             start: self.start,
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            salt_high: rand::random(),
+            salt_low: rand::random(),
             change: Some(change),
         };
         command.encode_to_vec().into()
@@ -161,6 +173,7 @@ mod tests {
         let first = Command::decode(envelopes.seal(put(1), [0; 16])).unwrap();
         let second = Command::decode(envelopes.seal(put(1), [0; 16])).unwrap();
         assert_ne!(first.sequence, second.sequence);
+        assert_ne!(first.salt(), second.salt());
         assert_eq!(second.actor(), [0; 16]);
     }
 

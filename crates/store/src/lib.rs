@@ -24,6 +24,7 @@ mod config;
 mod directory;
 pub mod embedded;
 mod error;
+pub mod history;
 mod lease;
 mod machine;
 mod maintenance;

@@ -17,6 +17,7 @@ const ENVELOPE_BYTES: usize = 24;
 /// A committed change on its way to the watchers.
 pub(crate) struct Published {
     pub(crate) revision: i64,
+    pub(crate) kind: Kind,
     pub(crate) key: Bytes,
     pub(crate) after: Option<Record>,
     /// The key's state before the revision.
@@ -24,15 +25,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn kind(&self) -> Kind {
-        if self.after.is_some() { Kind::Put } else { Kind::Delete }
-    }
-
-    pub(crate) fn into_event(self) -> WatchEvent {
-        let Self { revision, key, after, before } = self;
-        let prev_kv =
-            before.record.map(|record| record.into_key_value(key.clone(), before.revision));
-        WatchEvent::new(revision, key, after, prev_kv)
+    pub(crate) fn to_event(&self) -> WatchEvent {
+        let Self { revision, key, after, before, .. } = self;
+        let before_of = |record: Record| record.into_key_value(key.clone(), before.revision);
+        let prev_kv = before.record.clone().map(before_of);
+        WatchEvent::new(*revision, key.clone(), after.clone(), prev_kv)
     }
 }
 
@@ -64,7 +61,7 @@ impl WatchEvent {
         Self { kind, kv, prev_kv, plain: OnceLock::new(), with_prev: OnceLock::new() }
     }
 
-    /// Whether the key was set or removed.
+    /// Whether the key was set or removed; why it was removed is not told.
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
@@ -93,7 +90,7 @@ impl WatchEvent {
     pub fn to_message(&self, prev_kv: bool) -> Event {
         let kind = match self.kind {
             Kind::Put => EventType::Put,
-            Kind::Delete => EventType::Delete,
+            Kind::Delete | Kind::Expire => EventType::Delete,
         };
         let prev_kv = self.prev_kv.as_ref().filter(|_| prev_kv).cloned();
         Event { r#type: kind as i32, kv: Some(self.kv.clone()), prev_kv }

@@ -22,7 +22,7 @@ impl Wish {
     pub(crate) fn wants(&self, kind: Kind) -> bool {
         match kind {
             Kind::Put => !self.no_put,
-            Kind::Delete => !self.no_delete,
+            Kind::Delete | Kind::Expire => !self.no_delete,
         }
     }
 }

@@ -185,7 +185,7 @@ impl WatchHub {
 
     /// Offers a run's changes to the synced watchers that want them. Only the writer calls this, with
     /// revisions in order.
-    pub(crate) fn publish(&self, changes: Vec<Published>, revision: i64) {
+    pub(crate) fn publish(&self, changes: &[Published], revision: i64) {
         let mut offered = Vec::new();
         let mut hub = self.hub.lock();
         if !hub.watchers.is_empty() {
@@ -205,14 +205,14 @@ impl Hub {
     }
 
     /// Sorts a run's changes by group, and says which groups have any.
-    fn gather(&mut self, changes: Vec<Published>) -> Vec<GroupId> {
+    fn gather(&mut self, changes: &[Published]) -> Vec<GroupId> {
         let (mut touched, mut wanting) = (Vec::new(), Vec::new());
         for change in changes {
-            self.groups.wanting(&change.key, change.kind(), &mut wanting);
+            self.groups.wanting(&change.key, change.kind, &mut wanting);
             if wanting.is_empty() {
                 continue;
             }
-            let event = Arc::new(change.into_event());
+            let event = Arc::new(change.to_event());
             for group in wanting.drain(..) {
                 if self.groups.gather(group, Arc::clone(&event)) {
                     touched.push(group);

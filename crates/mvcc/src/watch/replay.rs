@@ -94,7 +94,7 @@ impl Replay<'_> {
         let key = Bytes::copy_from_slice(&change.key);
         let after = match change.kind {
             Kind::Put => Some(self.core.record(self.snapshot, &key, at)?),
-            Kind::Delete => None,
+            Kind::Delete | Kind::Expire => None,
         };
         let before = if self.wish.prev_kv && change.previous != 0 {
             self.before(&key, at.main - 1)?

@@ -1,13 +1,10 @@
 //! Opening, writing and reading.
 
-use super::{
-    Error, Result,
-    follow::{Applied, Following},
-};
+use super::{Error, RestorePlan, Result, Write, past::overtaken};
+use crate::history::{History, MakeDurable, past, signing_key};
 use bytes::Bytes;
 use chronolith_engine::{Durability, Engine, MemoryEngine};
-use chronolith_ledger::{KeyKind, SALT_BYTES, SigningKey, leaf_index};
-use chronolith_mvcc::{Leases, Mvcc, Reader, Run, Stamp};
+use chronolith_mvcc::{Leases, Mvcc, Reader, Stamp};
 use chronolith_proto::{
     etcdserverpb::{
         DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
@@ -18,10 +15,8 @@ use chronolith_proto::{
 use parking_lot::Mutex;
 use rand::Rng;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    fs::{self, File},
+    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -53,13 +48,12 @@ impl Default for Options {
     }
 }
 
-/// One change of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Write {
-    /// Sets a key.
-    Put(Bytes, Bytes),
-    /// Removes a key.
-    Delete(Bytes),
+impl Options {
+    /// The default options for a database of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
 }
 
 /// A database. See the module; cheap to share behind an [`Arc`].
@@ -80,11 +74,9 @@ pub enum Write {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Store {
-    pub(super) dir: PathBuf,
     pub(super) reader: Reader,
-    pub(super) engine: Arc<dyn Engine>,
-    pub(super) following: Option<Following>,
-    pub(super) key: SigningKey,
+    engine: Arc<dyn Engine>,
+    history: Option<History>,
     writer: Mutex<Mvcc>,
     actor: [u8; 16],
     /// Whether the engine's `flush` is a sync of its log, shared by all who call it. Otherwise each
@@ -127,27 +119,37 @@ impl Store {
         let dir = dir.as_ref().join(&options.name);
         fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
         let lock = lock(&dir)?;
-        let key = signing_key(&dir, &options.name)?;
+        let key = signing_key(&dir, || origin(&options.name))?;
         let engine = engine(&dir, options.on_disk)?;
         let mvcc = Mvcc::open(Arc::clone(&engine))?;
         let reader = mvcc.reader();
-        let following = match options.verifiable {
-            true => Some(Following::open(&dir, &engine, &reader)?),
+        let history = match options.verifiable {
+            true => {
+                let (flushed, reader) = (Arc::clone(&engine), reader.clone());
+                let make_durable: MakeDurable = Box::new(move || Ok(flushed.flush()?));
+                Some(History::open(&dir, key, reader, make_durable, None)?)
+            }
             false => None,
         };
-        let store = Self {
-            dir,
+        Ok(Self {
             reader,
             engine,
-            following,
-            key,
+            history,
             writer: Mutex::new(mvcc),
             actor: options.actor,
             shared_sync: !options.on_disk,
             _lock: lock,
-        };
-        store.refuse_a_shortened_history()?;
-        Ok(store)
+        })
+    }
+
+    /// The history with its proofs; none where the database was opened without its log.
+    pub fn log(&self) -> Option<&History> {
+        self.history.as_ref()
+    }
+
+    pub(super) fn proven(&self) -> Result<&History> {
+        let missing = || Error::Invalid("the database was opened without its log".to_owned());
+        self.history.as_ref().ok_or_else(missing)
     }
 
     /// The names of the databases in `dir`.
@@ -229,35 +231,42 @@ impl Store {
         Ok(response)
     }
 
+    /// Carries out a restoration, all in one revision, unless something was written since it was planned.
+    pub(super) fn write_if_unchanged(&self, plan: &RestorePlan) -> Result<i64> {
+        let success: Vec<_> = plan.writes.iter().cloned().map(operation).collect();
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        let mut mvcc = self.writer.lock();
+        if self.revision() != plan.since {
+            return Err(overtaken());
+        }
+        let (revision, _) = self.apply_locked(&mut mvcc, &request)?;
+        drop(mvcc);
+        Pending { store: self, revision }.wait()
+    }
+
     fn apply(&self, request: &TxnRequest) -> Result<(i64, TxnResponse)> {
         check_keys(request)?;
-        let mut mvcc = self.writer.lock();
-        let before = self.revision();
-        let stamp = Stamp { time_ms: now_ms(), actor: self.actor };
+        self.apply_locked(&mut self.writer.lock(), request)
+    }
+
+    fn apply_locked(&self, mvcc: &mut Mvcc, request: &TxnRequest) -> Result<(i64, TxnResponse)> {
         let mut run = mvcc.begin_run()?;
-        let response = run.txn(request, &mut NoLeases, &stamp)?;
-        let revision = run.revision();
-        if revision == before {
-            return Ok((revision, response));
-        }
-        let salt = self.salt(&mut run, revision);
-        let applied = self.following.as_ref().map(|_| Applied::of(&run, stamp, salt));
-        run.commit(self.durability())?;
-        // Inside the lock: the follower takes revisions in their order.
-        if let (Some(following), Some(applied)) = (&self.following, applied) {
-            following.send(applied)?;
+        let response = run.txn(request, &mut NoLeases, &self.stamp())?;
+        let (revision, is_new) = (run.revision(), run.revision() > self.revision());
+        if is_new {
+            let applied = run.commit(self.durability())?;
+            // Inside the lock: the follower takes revisions in their order.
+            self.history.as_ref().map_or(Ok(()), |history| history.follow(applied))?;
         }
         Ok((revision, response))
     }
 
-    fn salt(&self, run: &mut Run<'_>, revision: i64) -> [u8; SALT_BYTES] {
-        let mut salt = [0; SALT_BYTES];
-        if let Some(following) = &self.following {
+    fn stamp(&self) -> Stamp {
+        let mut salt = [0; 16];
+        if self.history.is_some() {
             rand::rng().fill_bytes(&mut salt);
-            let key = Bytes::copy_from_slice(&revision.to_be_bytes());
-            run.overlay().put(following.salts, key, Bytes::copy_from_slice(&salt));
         }
-        salt
+        Stamp { time_ms: now_ms(), actor: self.actor, salt }
     }
 
     fn durability(&self) -> Durability {
@@ -272,15 +281,14 @@ impl Store {
 
     /// The keys that begin with `prefix`, in order.
     pub fn list(&self, prefix: &[u8]) -> Result<Vec<KeyValue>> {
-        Ok(self.reader.range(&super::past::prefix_request(prefix, 0))?.kvs)
+        Ok(self.reader.range(&past::prefix_request(prefix, 0))?.kvs)
     }
 
     /// Makes revisions before `revision` unreadable and removes what they alone need. Their hashes stay
     /// in the log: proofs of what is kept hold as before.
     pub fn compact(&self, revision: i64) -> Result<()> {
-        if let Some(following) = &self.following {
-            following.wait_for(self.revision())?;
-            following.sync(&*self.engine)?;
+        if let Some(history) = &self.history {
+            history.sync()?;
         }
         let mut mvcc = self.writer.lock();
         let mut run = mvcc.begin_run()?;
@@ -294,30 +302,11 @@ impl Store {
 
     /// Stops: everything is on the disk when this returns.
     pub fn close(self) -> Result<()> {
-        if let Some(following) = &self.following {
-            following.wait_for(self.revision())?;
-            following.sync(&*self.engine)?;
+        if let Some(history) = &self.history {
+            history.close()?;
         }
         self.engine.flush()?;
         Ok(self.engine.close()?)
-    }
-
-    /// Rollback protection by what lies in the directory itself; a pinned checkpoint does more.
-    fn refuse_a_shortened_history(&self) -> Result<()> {
-        let Some(note) = super::proof::newest_note(&self.dir)? else { return Ok(()) };
-        let checkpoint = self.policy()?.open(&note)?;
-        let revision = self.revision().cast_unsigned();
-        if leaf_index(revision + 1).is_none_or(|size| size < checkpoint.size) {
-            return Err(Error::Damaged {
-                path: self.dir.clone(),
-                what: format!(
-                    "the history ends at revision {revision}, its signed checkpoint at {}",
-                    checkpoint.revision()
-                ),
-                revision: Some(revision + 1),
-            });
-        }
-        Ok(())
     }
 }
 
@@ -387,37 +376,10 @@ pub(super) fn engine(dir: &Path, on_disk: bool) -> Result<Arc<dyn Engine>> {
     Err(Error::Invalid("this program was built without RocksDB".to_owned()))
 }
 
-/// The database's own key, made at its birth. Whoever can read it can sign checkpoints: cosigners and
-/// pinned checkpoints are what protects against that.
-fn signing_key(dir: &Path, name: &str) -> Result<SigningKey> {
-    let path = dir.join("log.key");
-    if path.exists() {
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        return Ok(SigningKey::parse(text.trim_end())?);
-    }
-    let (mut seed, mut id) = ([0; 32], [0; 8]);
-    rand::rng().fill_bytes(&mut seed);
-    rand::rng().fill_bytes(&mut id);
-    // The origin must not be that of any other log: a copy of the name would do for nobody.
-    let origin = format!("chronolith/{:016x}/{name}", u64::from_be_bytes(id));
-    let key = SigningKey::from_seed(&origin, KeyKind::Log, &seed)?;
-    write_whole(&dir.join("log.vkey"), 0o644, &format!("{}\n", key.verifier()))?;
-    write_whole(&path, 0o600, &format!("{}\n", key.to_secret_text()))?;
-    Ok(key)
-}
-
-/// Replaces a file as a whole, synced.
-pub(super) fn write_whole(path: &Path, mode: u32, text: &str) -> Result<()> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(Error::io(path))
+/// The name of a new database's log. It must not be that of any other log: a copy of the name would do
+/// for nobody.
+fn origin(name: &str) -> String {
+    format!("chronolith/{:016x}/{name}", rand::random::<u64>())
 }
 
 fn now_ms() -> u64 {

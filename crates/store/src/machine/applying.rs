@@ -90,7 +90,8 @@ impl<'a> Applying<'a> {
         &mut self,
         (command, change): (Command, Change),
     ) -> Result<Outcome, ApplyError> {
-        let stamp = Stamp { time_ms: command.time_ms, actor: command.actor() };
+        let stamp =
+            Stamp { time_ms: command.time_ms, actor: command.actor(), salt: command.salt() };
         let result = match self.change(change, &stamp) {
             Ok(answer) => Ok(answer),
             Err(Refusal::Answer(error)) => Err(error),

@@ -78,6 +78,8 @@ fn entry((change, position): (&Change, usize)) -> Committed {
         member: 7,
         start: 1,
         sequence: index,
+        salt_high: index,
+        salt_low: !index,
         change: Some(change.clone()),
     };
     Committed { index, term: TERM, command: command.encode_to_vec().into() }

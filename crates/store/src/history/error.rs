@@ -1,9 +1,9 @@
-//! What an embedded store answers instead of a result.
+//! What a history answers instead of a result.
 
 use chronolith_ledger::Verdict;
 use std::{io, path::PathBuf};
 
-/// Result of an embedded store's operations.
+/// Result of a history's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why something was refused or failed.
@@ -40,6 +40,19 @@ pub enum Error {
     /// Somebody else has the database open.
     #[error("{0}: the database is in use by another process")]
     InUse(PathBuf),
+    /// Revisions that the log does not have were compacted while no log was kept.
+    #[error(
+        "{path}: the log of the history ends at revision {logged}, and revisions up to {compacted} were compacted \
+         without it: go on without verification, or begin a new database from a snapshot"
+    )]
+    Gap {
+        /// The directory of the log.
+        path: PathBuf,
+        /// The log's last revision.
+        logged: u64,
+        /// The compact revision.
+        compacted: i64,
+    },
     /// A name or a size that cannot be.
     #[error("{0}")]
     Invalid(String),
@@ -49,7 +62,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self + '_ {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 

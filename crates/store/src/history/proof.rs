@@ -1,0 +1,207 @@
+//! Checkpoints and proofs of a history.
+
+use super::{
+    Error, History, Result,
+    follow::{is_whole, with_revision},
+    notary::newest_note,
+};
+use bytes::{BufMut, Bytes, BytesMut};
+use chronolith_ledger::{
+    Bundle, Checkpoint, ENTRY_BYTES, Entries, Hash, Policy, ProofFile, ProvenOp, ProvenRevision,
+    SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index, revision_of_leaf,
+};
+use chronolith_mvcc::Change;
+
+/// Versions of a key that one bundle shows.
+const MAX_PROVEN_VERSIONS: usize = 100_000;
+
+impl History {
+    /// What a verifier of this history needs: its public key. Get it once, over a way you trust.
+    pub fn policy(&self) -> Result<Policy> {
+        Ok(Policy::log_only(self.inner.notary.key().verifier().clone())?)
+    }
+
+    /// The public key in the form that tlog tools read.
+    #[must_use]
+    pub fn verifier_key(&self) -> String {
+        self.inner.notary.key().verifier().to_string()
+    }
+
+    /// Signs what the log holds now. Keep the answer somewhere else: whoever has it finds out when this
+    /// history is changed, shortened or forked.
+    pub fn checkpoint(&self) -> Result<SignedNote> {
+        self.inner.following.wait_for(self.revision())?;
+        self.inner.notary.checkpoint(self.inner.following.sync()?)
+    }
+
+    /// The newest checkpoint that was signed, without waiting for anything.
+    pub fn newest_checkpoint(&self) -> Result<Option<SignedNote>> {
+        newest_note(&self.inner.dir)
+    }
+
+    /// Proof that a revision's entry is in the log: a text in the format of C2SP tlog-proof.
+    pub fn prove_revision(&self, revision: i64) -> Result<ProofFile> {
+        let checkpoint = self.checkpoint()?;
+        let ProvenRevision { entry, path, .. } = self.proven(revision, &checkpoint, |_| false)?;
+        Ok(ProofFile { entry, path, checkpoint })
+    }
+
+    /// Proof of every version of a key that is still there, newest to oldest, each with its value.
+    pub fn prove_key(&self, key: &[u8]) -> Result<Bundle> {
+        let versions = self.versions(key, 0, i64::MAX, MAX_PROVEN_VERSIONS)?;
+        let mut revisions: Vec<_> = versions.iter().map(|version| version.revision).collect();
+        revisions.sort_unstable();
+        revisions.dedup();
+        self.prove_revisions(&revisions, |changed| changed == key)
+    }
+
+    /// Proof of what one revision made of a key.
+    pub fn prove_version(&self, key: &[u8], revision: i64) -> Result<Bundle> {
+        let found = self.versions(key, revision, revision, 1)?;
+        if found.is_empty() {
+            let key = String::from_utf8_lossy(key);
+            return Err(Error::Invalid(format!("revision {revision} did not change {key:?}")));
+        }
+        self.prove_revisions(&[revision], |changed| changed == key)
+    }
+
+    /// Proof of whole revisions, with all they did.
+    pub fn prove_range(&self, from: i64, to: i64) -> Result<Bundle> {
+        let revisions: Vec<_> = (from.max(2)..=to.min(self.revision())).collect();
+        self.prove_revisions(&revisions, |_| true)
+    }
+
+    fn prove_revisions(&self, revisions: &[i64], shown: impl Fn(&[u8]) -> bool) -> Result<Bundle> {
+        let checkpoint = self.checkpoint()?;
+        let proven = |revision: &i64| self.proven(*revision, &checkpoint, &shown);
+        let revisions = revisions.iter().map(proven).collect::<Result<_>>()?;
+        Ok(Bundle { checkpoint, revisions })
+    }
+
+    fn proven(
+        &self,
+        revision: i64,
+        checkpoint: &SignedNote,
+        shown: impl Fn(&[u8]) -> bool,
+    ) -> Result<ProvenRevision> {
+        let size = Checkpoint::parse(checkpoint.text())?.size;
+        let mut found = self.inner.reader.changes(revision, 1)?;
+        let revised = found.pop().filter(|found| found.revision == revision);
+        let revised = revised.ok_or(chronolith_mvcc::Error::FutureRevision)?;
+        if !is_whole(&revised) {
+            return Err(chronolith_mvcc::Error::Compacted.into());
+        }
+        let index =
+            leaf_index(revision.cast_unsigned()).ok_or(chronolith_mvcc::Error::Compacted)?;
+        let path = inclusion_proof(&self.inner.following.tiles(), index, size)?;
+        let changes = revised.changes.iter().map(Change::as_ref);
+        with_revision(revised.revision, &revised.stamp, changes, |revision| {
+            let leaf = revision.leaf();
+            let hashes = &leaf.op_hashes[..];
+            let op = |position: usize| -> Result<ProvenOp> {
+                Ok(ProvenOp {
+                    position: u32::try_from(position).expect("operations are limited"),
+                    path: inclusion_proof(hashes, position as u64, hashes.len() as u64)?,
+                    record: revision.record(position).encode(),
+                    value: Some(revision.ops[position].value.to_vec()),
+                })
+            };
+            let positions = (0..revision.ops.len()).filter(|at| shown(revision.ops[*at].key));
+            Ok(ProvenRevision {
+                entry: leaf.entry,
+                path,
+                ops: positions.map(op).collect::<Result<_>>()?,
+            })
+        })
+    }
+
+    /// Proof that the log of the first size is the beginning of the log of the second.
+    pub fn consistency(&self, from_size: u64, to_size: u64) -> Result<Vec<Hash>> {
+        self.refuse_beyond_the_log(to_size)?;
+        Ok(consistency_proof(&self.inner.following.tiles(), from_size, to_size)?)
+    }
+
+    fn refuse_beyond_the_log(&self, size: u64) -> Result<()> {
+        let logged = self.log_size();
+        if size <= logged {
+            return Ok(());
+        }
+        let index = size.saturating_sub(1);
+        Err(chronolith_ledger::Error::OutOfTree { index, size: logged }.into())
+    }
+
+    fn log_size(&self) -> u64 {
+        leaf_index(self.watermark().cast_unsigned() + 1).unwrap_or(0)
+    }
+
+    /// A tile of the tree, as C2SP tlog-tiles names it: `width` entries of the tile at `index`, 256
+    /// for a whole one; none where the log has not so many.
+    pub fn tile(&self, level: u8, index: u64, width: u16) -> Result<Option<Bytes>> {
+        let Some(row) = self.row_of_tile(u32::from(level), index, width) else { return Ok(None) };
+        let hashes =
+            self.inner.following.tiles().entries(u32::from(level), row, u64::from(width))?;
+        Ok(Some(hashes.iter().flat_map(|hash| hash.0).collect()))
+    }
+
+    /// The first entry of a tile, if the log has all that is asked for.
+    fn row_of_tile(&self, level: u32, index: u64, width: u16) -> Option<u64> {
+        let entries = self.log_size().checked_shr(8 * level).unwrap_or(0);
+        let row = index.checked_mul(TILE_WIDTH)?;
+        let end = row.checked_add(u64::from(width))?;
+        (width > 0 && u64::from(width) <= TILE_WIDTH && end <= entries).then_some(row)
+    }
+
+    /// The entries of a tile of level 0, as C2SP tlog-tiles bundles them: each behind its length in
+    /// two bytes. None where the log has not so many, and where a revision's operations are gone.
+    pub fn entries(&self, index: u64, width: u16) -> Result<Option<Bytes>> {
+        let Some(row) = self.row_of_tile(0, index, width) else { return Ok(None) };
+        let from = revision_of_leaf(row).cast_signed();
+        let revisions = match self.inner.reader.changes(from, usize::from(width)) {
+            Ok(revisions) => revisions,
+            Err(chronolith_mvcc::Error::Compacted) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        if revisions.len() < usize::from(width) || !revisions.iter().all(is_whole) {
+            return Ok(None);
+        }
+        let mut bundle = BytesMut::with_capacity(usize::from(width) * (2 + ENTRY_BYTES));
+        for revised in &revisions {
+            let changes = revised.changes.iter().map(Change::as_ref);
+            let entry =
+                with_revision(revised.revision, &revised.stamp, changes, |it| it.leaf().entry);
+            let length = u16::try_from(ENTRY_BYTES).expect("an entry has 70 bytes");
+            bundle.put_u16(length);
+            bundle.put_slice(&entry.encode());
+        }
+        Ok(Some(bundle.freeze()))
+    }
+
+    /// Checks that this history continues a checkpoint that the caller kept: nothing was taken back and
+    /// nothing before it was changed. The checkpoint as of now.
+    pub fn verify_continues(&self, pinned: &SignedNote) -> Result<SignedNote> {
+        let old = self.policy()?.open(pinned)?;
+        let note = self.checkpoint()?;
+        let new = Checkpoint::parse(note.text())?;
+        continues(&self.inner.following.tiles(), &old, &new)?;
+        Ok(note)
+    }
+}
+
+/// Checks by the tiles that one checkpoint continues another.
+pub(super) fn continues(
+    tiles: &chronolith_ledger::TileFiles,
+    old: &Checkpoint,
+    new: &Checkpoint,
+) -> Result<()> {
+    if old.size > new.size {
+        return Err(chronolith_ledger::Error::Mismatch {
+            what: "history (it was rolled back): the pinned checkpoint",
+            revision: Some(new.revision() + 1),
+        }
+        .into());
+    }
+    let path = consistency_proof(tiles, old.size, new.size)?;
+    let checked =
+        chronolith_ledger::verify_consistency(old.size, &old.root, new.size, &new.root, &path);
+    Ok(checked?)
+}
