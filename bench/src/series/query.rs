@@ -165,7 +165,9 @@ fn run_scans_batched(index: &Index, scans: &[Scan]) -> anyhow::Result<u64> {
     let (mut ranges, mut ends) = (Vec::with_capacity(SCAN_BATCH), Vec::with_capacity(SCAN_BATCH));
     let mut points = 0;
     for scans in scans.chunks(SCAN_BATCH) {
-        (ranges.clear(), ends.clear(), out.clear());
+        ranges.clear();
+        ends.clear();
+        out.clear();
         ranges.extend(scans.iter().map(|scan| (scan.series, scan.low..=scan.high)));
         reader.ranges_into(&ranges, &mut out, &mut ends);
         let mut from = 0;

@@ -492,7 +492,7 @@ mod tests {
         let mut time = 0;
         for n in 0..blocks {
             let points = [Point::new(time, n as f64), Point::new(time + 1, -1.0)];
-            let built = build(&points, &pool, &budget).unwrap();
+            let built = build(&points, &pool, &budget).expect("memory");
             built.into_iter().for_each(|(first, block)| list.push(first, block));
             time += 2 + step(n);
         }
