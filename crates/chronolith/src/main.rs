@@ -74,6 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_arguments_contradict_nothing() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
     fn a_cause_that_is_quoted_already_is_not_told_twice() {
         let error = anyhow::anyhow!("disk full").context("cannot write").context("bench");
         assert_eq!(told(&error), "bench: cannot write: disk full");

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 /// Versions that a server is asked for at once.
-const PAGE: i64 = 1_000;
+const PAGE: usize = 1_000;
 
 /// Which key, and how far back.
 #[derive(Args, Debug)]
@@ -25,8 +25,8 @@ pub(crate) struct HistoryArgs {
     #[arg(long, value_name = "REVISION", default_value_t = 0)]
     to: i64,
     /// At most so many versions.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i64).range(1..))]
-    limit: Option<i64>,
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<std::num::NonZeroUsize>,
 }
 
 pub(crate) async fn run(
@@ -34,7 +34,8 @@ pub(crate) async fn run(
     client: &Client,
     output: &Output,
 ) -> Result<(), Failure> {
-    let versions = versions(args, client).await?;
+    let limit = args.limit.map(std::num::NonZeroUsize::get);
+    let versions = pages(client, &args.key, (args.from, args.to), limit).await?;
     if versions.is_empty() {
         return Err(Failure::Undecided(format!(
             "{} has no versions in this range: it never was, or compaction took them",
@@ -55,26 +56,28 @@ pub(crate) async fn run(
     output.table(&columns, &rows)
 }
 
-/// All versions asked for, page by page.
-async fn versions(args: &HistoryArgs, client: &Client) -> Result<Vec<KeyVersion>, Failure> {
+/// All versions of a key in a range of revisions (0 is open), newest first, page by page.
+pub(super) async fn pages(
+    client: &Client,
+    key: &str,
+    (from_revision, mut to_revision): (i64, i64),
+    limit: Option<usize>,
+) -> Result<Vec<KeyVersion>, Failure> {
     let mut found: Vec<KeyVersion> = Vec::new();
-    let mut to_revision = args.to;
     loop {
-        let left = args.limit.map_or(PAGE, |limit| limit - found.len() as i64);
+        let left = limit.map_or(PAGE, |limit| PAGE.min(limit - found.len()));
         let request = KeyHistoryRequest {
-            key: args.key.clone().into(),
-            from_revision: args.from,
+            key: key.to_owned().into(),
+            from_revision,
             to_revision,
-            limit: left.min(PAGE),
+            limit: left as i64,
         };
         let page = client.ask(client.history().key_history(request)).await?;
         let oldest = page.versions.last().map(|version| version.revision);
-        let is_enough = page.versions.len() as i64 >= left && args.limit.is_some();
         found.extend(page.versions);
+        let is_enough = limit.is_some_and(|limit| found.len() >= limit);
         match oldest {
-            Some(oldest) if page.more && oldest > 1 && !is_enough => {
-                to_revision = oldest - 1;
-            }
+            Some(oldest) if page.more && oldest > 1 && !is_enough => to_revision = oldest - 1,
             _ => return Ok(found),
         }
     }

@@ -14,13 +14,17 @@ use std::process::ExitCode;
 
 mod checkpoint;
 mod connection;
+mod consistency;
 mod diff;
+mod erase;
 mod failure;
 mod get;
 mod history;
 mod moment;
 mod output;
+mod prove;
 mod put;
+mod restore_prefix;
 mod trust;
 
 /// A verb, and where and how.
@@ -46,24 +50,32 @@ pub(crate) struct CtlArgs {
 enum Verb {
     /// Show the newest signed checkpoint; with --pin, check that the log continues the kept one.
     Checkpoint(checkpoint::CheckpointArgs),
+    /// Check that a checkpoint continues an older one.
+    Consistency(consistency::ConsistencyArgs),
     /// Show what changed under a prefix between two moments.
     Diff(diff::DiffArgs),
+    /// Remove values of a key for good; their hashes stay in the log. Only says what, without --yes.
+    Erase(erase::EraseArgs),
     /// Read a key, as it is or was; with --prove, check that the log has it.
     Get(get::GetArgs),
     /// Show the versions of a key, newest first: when, who, what.
     History(history::HistoryArgs),
+    /// Write a proof of a key's versions or of revisions into a file that can be checked anywhere.
+    Prove(prove::ProveArgs),
     /// Set a key; with --prove, check that the log has it.
     Put(put::PutArgs),
+    /// Make the keys under a prefix what they were, in a new revision. Only says what, without --yes.
+    RestorePrefix(restore_prefix::RestorePrefixArgs),
 }
 
 impl Verb {
     /// Whether the exit code is a verdict.
     fn verifies(&self) -> bool {
         match self {
-            Verb::Checkpoint(_) => true,
-            Verb::Diff(_) | Verb::History(_) => false,
+            Verb::Checkpoint(_) | Verb::Consistency(_) | Verb::Prove(_) => true,
             Verb::Get(args) => args.prove,
             Verb::Put(args) => args.prove,
+            Verb::Diff(_) | Verb::Erase(_) | Verb::History(_) | Verb::RestorePrefix(_) => false,
         }
     }
 }
@@ -85,11 +97,16 @@ pub(crate) fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
 
 async fn carry_out(args: CtlArgs) -> Result<(), Failure> {
     let CtlArgs { verb, connection, output } = args;
+    let (client, output) = (connection.open().await?, &output);
     match verb {
-        Verb::Checkpoint(args) => checkpoint::run(&args, &connection.open().await?, &output).await,
-        Verb::Diff(args) => diff::run(&args, &connection.open().await?, &output).await,
-        Verb::History(args) => history::run(&args, &connection.open().await?, &output).await,
-        Verb::Get(args) => get::run(&args, &connection.open().await?, &output).await,
-        Verb::Put(args) => put::run(&args, &connection.open().await?, &output).await,
+        Verb::Checkpoint(args) => checkpoint::run(&args, &client, output).await,
+        Verb::Consistency(args) => consistency::run(&args, &client, output).await,
+        Verb::Diff(args) => diff::run(&args, &client, output).await,
+        Verb::Erase(args) => erase::run(&args, &client, output).await,
+        Verb::Get(args) => get::run(&args, &client, output).await,
+        Verb::History(args) => history::run(&args, &client, output).await,
+        Verb::Prove(args) => prove::run(&args, &client, output).await,
+        Verb::Put(args) => put::run(&args, &client, output).await,
+        Verb::RestorePrefix(args) => restore_prefix::run(&args, &client, output).await,
     }
 }
