@@ -29,6 +29,7 @@ pub use error::{Error, Result};
 pub(crate) use follow::MakeDurable;
 pub(crate) use notary::{Cadence, signing_key};
 pub use past::{At, DiffPage, Difference, Found, RestorePlan, Restored};
+pub use proof::Shown;
 pub use verify::{Progress, Report, verify_log};
 
 use bytes::Bytes;

@@ -7,13 +7,27 @@ use super::{
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use chronolith_ledger::{
-    Bundle, Checkpoint, ENTRY_BYTES, Entries, Hash, Policy, ProofFile, ProvenOp, ProvenRevision,
-    SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index, revision_of_leaf,
+    Bundle, Checkpoint, ENTRY_BYTES, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
+    ProvenRevision, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
+    revision_of_leaf,
 };
 use chronolith_mvcc::Change;
 
 /// Versions of a key that one bundle shows.
 const MAX_PROVEN_VERSIONS: usize = 100_000;
+/// Room made for revisions before their sizes are known.
+const PROVEN_AT_ONCE: usize = 1_024;
+
+/// What a bundle shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown<'a> {
+    /// Every version of a key that is still there.
+    Key(&'a [u8]),
+    /// What one revision made of a key.
+    Version(&'a [u8], i64),
+    /// Whole revisions, from the first to the second.
+    Revisions(i64, i64),
+}
 
 impl History {
     /// What a verifier of this history needs: its public key. Get it once, over a way you trust.
@@ -41,41 +55,74 @@ impl History {
 
     /// Proof that a revision's entry is in the log: a text in the format of C2SP tlog-proof.
     pub fn prove_revision(&self, revision: i64) -> Result<ProofFile> {
-        let checkpoint = self.checkpoint()?;
+        self.proof_file(revision, self.checkpoint()?)
+    }
+
+    /// The same, as of a checkpoint of this history.
+    pub fn proof_file(&self, revision: i64, checkpoint: SignedNote) -> Result<ProofFile> {
         let ProvenRevision { entry, path, .. } = self.proven(revision, &checkpoint, |_| false)?;
         Ok(ProofFile { entry, path, checkpoint })
     }
 
     /// Proof of every version of a key that is still there, newest to oldest, each with its value.
     pub fn prove_key(&self, key: &[u8]) -> Result<Bundle> {
-        let versions = self.versions(key, 0, i64::MAX, MAX_PROVEN_VERSIONS)?;
-        let mut revisions: Vec<_> = versions.iter().map(|version| version.revision).collect();
-        revisions.sort_unstable();
-        revisions.dedup();
-        self.prove_revisions(&revisions, |changed| changed == key)
+        self.prove(Shown::Key(key), self.checkpoint()?, MAX_BUNDLE_BYTES)
     }
 
     /// Proof of what one revision made of a key.
     pub fn prove_version(&self, key: &[u8], revision: i64) -> Result<Bundle> {
-        let found = self.versions(key, revision, revision, 1)?;
-        if found.is_empty() {
-            let key = String::from_utf8_lossy(key);
-            return Err(Error::Invalid(format!("revision {revision} did not change {key:?}")));
-        }
-        self.prove_revisions(&[revision], |changed| changed == key)
+        self.prove(Shown::Version(key, revision), self.checkpoint()?, MAX_BUNDLE_BYTES)
     }
 
     /// Proof of whole revisions, with all they did.
     pub fn prove_range(&self, from: i64, to: i64) -> Result<Bundle> {
-        let revisions: Vec<_> = (from.max(2)..=to.min(self.revision())).collect();
-        self.prove_revisions(&revisions, |_| true)
+        self.prove(Shown::Revisions(from, to), self.checkpoint()?, MAX_BUNDLE_BYTES)
     }
 
-    fn prove_revisions(&self, revisions: &[i64], shown: impl Fn(&[u8]) -> bool) -> Result<Bundle> {
-        let checkpoint = self.checkpoint()?;
-        let proven = |revision: &i64| self.proven(*revision, &checkpoint, &shown);
-        let revisions = revisions.iter().map(proven).collect::<Result<_>>()?;
+    /// A bundle that proves what it shows, as of a checkpoint of this history. One with more than
+    /// `max_bytes` of keys and values is refused: ask for less of it at a time.
+    pub fn prove(
+        &self,
+        shown: Shown<'_>,
+        checkpoint: SignedNote,
+        max_bytes: usize,
+    ) -> Result<Bundle> {
+        let newest = Checkpoint::parse(checkpoint.text())?.revision().cast_signed();
+        let (row, key): (Vec<_>, _) = match shown {
+            Shown::Key(key) => (self.revisions_of(key, 0, newest)?, Some(key)),
+            Shown::Version(key, revision) => {
+                (self.revisions_of(key, revision, revision)?, Some(key))
+            }
+            Shown::Revisions(from, to) => ((from.max(2)..=to.min(newest)).collect(), None),
+        };
+        let is_shown = |changed: &[u8]| key.is_none_or(|key| key == changed);
+        let (mut revisions, mut size_bytes) =
+            (Vec::with_capacity(row.len().min(PROVEN_AT_ONCE)), 0);
+        for revision in row {
+            let proven = self.proven(revision, &checkpoint, is_shown)?;
+            let value = |op: &ProvenOp| op.value.as_ref().map_or(0, Vec::len);
+            size_bytes += proven.ops.iter().map(|op| op.record.len() + value(op)).sum::<usize>();
+            if size_bytes > max_bytes {
+                return Err(Error::Invalid(format!(
+                    "the proof would be larger than {max_bytes} bytes: ask for fewer revisions"
+                )));
+            }
+            revisions.push(proven);
+        }
         Ok(Bundle { checkpoint, revisions })
+    }
+
+    /// The revisions between two that made versions of a key, ascending.
+    fn revisions_of(&self, key: &[u8], from: i64, to: i64) -> Result<Vec<i64>> {
+        let versions = self.versions(key, from, to, MAX_PROVEN_VERSIONS)?;
+        if versions.is_empty() && from == to {
+            let key = String::from_utf8_lossy(key);
+            return Err(Error::Invalid(format!("revision {from} did not change {key:?}")));
+        }
+        let mut revisions: Vec<_> = versions.iter().map(|version| version.revision).collect();
+        revisions.sort_unstable();
+        revisions.dedup();
+        Ok(revisions)
     }
 
     fn proven(
