@@ -26,7 +26,8 @@ impl Store {
     /// What changed under a prefix from one moment to another, by key. A key that was set to what it
     /// was before differs too: its revision does.
     pub fn diff(&self, prefix: impl AsRef<[u8]>, from: At, to: At) -> Result<Vec<Difference>> {
-        let page = past::diff(&self.reader, prefix.as_ref(), (from, to), &[], usize::MAX)?;
+        let page =
+            past::diff(&self.reader, prefix.as_ref(), (from, to), &[], (usize::MAX, usize::MAX))?;
         Ok(page.differences)
     }
 

@@ -173,7 +173,19 @@ impl History {
         after_key: &[u8],
         limit: usize,
     ) -> Result<DiffPage> {
-        past::diff(&self.inner.reader, prefix, (from, to), after_key, limit)
+        self.diff_within(prefix, (from, to), after_key, (limit, usize::MAX))
+    }
+
+    /// The same, with at most so many differences and so many bytes of keys and values (one difference,
+    /// if the first is larger).
+    pub fn diff_within(
+        &self,
+        prefix: &[u8],
+        moments: (At, At),
+        after_key: &[u8],
+        limit_and_bytes: (usize, usize),
+    ) -> Result<DiffPage> {
+        past::diff(&self.inner.reader, prefix, moments, after_key, limit_and_bytes)
     }
 
     /// What it takes to make the keys under a prefix what they were. Nothing is written.

@@ -41,6 +41,13 @@ pub struct Difference {
     pub after: Option<KeyValue>,
 }
 
+impl Difference {
+    fn size_bytes(&self) -> usize {
+        let sides = [&self.before, &self.after].into_iter().flatten();
+        sides.map(|kv| kv.key.len() + kv.value.len()).sum()
+    }
+}
+
 /// Differences up to a limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiffPage {
@@ -129,13 +136,14 @@ pub(crate) fn versions(
     Ok(reader.key_history(key, from, to, limit)?)
 }
 
-/// The differences under a prefix behind `after_key`, up to `limit` of them.
+/// The differences under a prefix behind `after_key`, up to `limit` of them, and up to `max_bytes` of
+/// keys and values (one, if the first is larger).
 pub(crate) fn diff(
     reader: &Reader,
     prefix: &[u8],
     (from, to): (At, At),
     after_key: &[u8],
-    limit: usize,
+    (limit, max_bytes): (usize, usize),
 ) -> Result<DiffPage> {
     let (from, to) = (resolve(reader, from)?, resolve(reader, to)?);
     let start = match after_key {
@@ -152,9 +160,11 @@ pub(crate) fn diff(
         page: VecDeque::new(),
     };
     let mut found = SideBySide { before: state(from).peekable(), after: state(to).peekable() };
-    let mut differences = Vec::new();
+    let mut differences: Vec<Difference> = Vec::new();
+    let mut size_bytes = 0;
     while let Some(difference) = found.next_difference()? {
-        if differences.len() == limit {
+        size_bytes += difference.size_bytes();
+        if differences.len() == limit || (size_bytes > max_bytes && !differences.is_empty()) {
             return Ok(DiffPage { from, to, differences, more: true });
         }
         differences.push(difference);
@@ -166,7 +176,7 @@ pub(crate) fn diff(
 pub(crate) fn plan_restore(reader: &Reader, prefix: &[u8], to: At) -> Result<RestorePlan> {
     let (to, since) = (resolve(reader, to)?, reader.current_revision());
     let moments = (At::Revision(to), At::Revision(since));
-    let page = diff(reader, prefix, moments, &[], usize::MAX)?;
+    let page = diff(reader, prefix, moments, &[], (usize::MAX, usize::MAX))?;
     let value = |kv: &Option<KeyValue>| kv.as_ref().map(|kv| kv.value.clone());
     let differs = |difference: &Difference| value(&difference.before) != value(&difference.after);
     let write = |Difference { key, before, .. }| match before {
