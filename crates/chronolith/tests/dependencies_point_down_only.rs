@@ -5,13 +5,14 @@
 
 use std::{collections::BTreeMap, process::Command};
 
-const STOREYS: [(&str, u8); 13] = [
+const STOREYS: [(&str, u8); 14] = [
     ("chronolith-engine", 1),
     ("chronolith-proto", 1),
     ("chronolith-raft", 2),
     ("chronolith-mvcc", 2),
     ("chronolith-ledger", 2),
     ("chronolith-series", 2),
+    ("chronolith-audit", 3),
     ("chronolith-store", 3),
     ("chronolith-server", 4),
     ("chronolith-bench", 5),
