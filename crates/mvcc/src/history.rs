@@ -78,6 +78,15 @@ pub struct KeyVersion {
 impl Reader {
     /// Up to `limit` revisions from `from` on, with everything they did.
     pub fn changes(&self, from: i64, limit: usize) -> Result<Vec<Revised>> {
+        let found = self.changes_left(from, limit)?;
+        // Looked at after the snapshot: what it needs was in the snapshot if this has not moved.
+        if from < self.core.compact() { Err(Error::Compacted) } else { Ok(found) }
+    }
+
+    /// [`changes`](Self::changes), of compacted revisions too, as far as they are still stored: a
+    /// revision that is gone is left out, and so is the value of a version that is gone. For who keeps
+    /// them from being removed, and for nobody else.
+    pub fn changes_left(&self, from: i64, limit: usize) -> Result<Vec<Revised>> {
         let core = &self.core;
         let last = core.current();
         let snapshot = core.engine.snapshot()?;
@@ -93,8 +102,7 @@ impl Reader {
             found.push(revised(core, &*snapshot, revision, entry)?);
             cursor.next()?;
         }
-        // Looked at after the snapshot: what it needs was in the snapshot if this has not moved.
-        if from < core.compact() { Err(Error::Compacted) } else { Ok(found) }
+        Ok(found)
     }
 
     /// Versions of `key` made at revisions `from` to `to`, newest first, up to `limit` of them.
@@ -315,9 +323,12 @@ mod tests {
         let mut run = mvcc.begin_run().unwrap();
         run.compact(5).unwrap();
         run.commit(Durability::Buffered).unwrap();
+        let left = mvcc.reader().changes_left(2, 9).unwrap();
+        assert_eq!((left.len(), left[0].revision), (5, 2), "hidden, and not yet removed");
         while mvcc.scrub_step(2).unwrap() {}
         let reader = mvcc.reader();
         assert!(matches!(reader.changes(4, 9), Err(Error::Compacted)));
+        assert_eq!(reader.changes_left(2, 9).unwrap()[0].revision, 5, "the others are removed");
         assert_eq!(reader.changes(5, 9).unwrap().len(), 2);
         assert_eq!(reader.revision_at_time(30).unwrap(), None);
         assert_eq!(reader.revision_at_time(45).unwrap(), Some(5));

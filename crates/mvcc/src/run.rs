@@ -15,10 +15,10 @@ use crate::{
     Applied, Error, Kind, Leases, Mvcc, Result, Stamp,
     applied::Stamped,
     compare::{self, Path},
-    core::{COMPACT_KEY, Columns, Head},
+    core::{COMPACT_KEY, Columns, Core, Head},
     counts::Turn,
     key::{self, Revision},
-    log::LogWriter,
+    log::{self, LogWriter},
     range::{self, RangeResult, View},
     record::Record,
     span::Span,
@@ -201,6 +201,29 @@ impl<'a> Run<'a> {
             }
             Ok(deleted)
         })
+    }
+
+    /// Whether any key from `start` (in) to `end` (out; none has no end) changed after revision `since`,
+    /// removals and this run's changes included.
+    pub fn changed_since(&self, start: &Bytes, end: Option<&Bytes>, since: i64) -> Result<bool> {
+        if since >= self.revision {
+            return Ok(false);
+        }
+        if since < self.compact - 1 {
+            return Err(Error::Compacted);
+        }
+        let span = Span::Range { start: start.clone(), end: end.cloned() };
+        let mut cursor = self.overlay.cursor(self.columns.log, Core::log_from(since + 1))?;
+        cursor.seek_to_first()?;
+        while cursor.valid() {
+            let revision = key::log_revision(cursor.key()).ok_or(CORRUPT_LOG)?;
+            let entry = log::decode(revision, &cursor.value_bytes())?;
+            if entry.changes.iter().any(|change| span.contains(&change.key)) {
+                return Ok(true);
+            }
+            cursor.next()?;
+        }
+        Ok(false)
     }
 
     /// Makes revisions before `revision` unreadable. Their records are removed step by step
@@ -450,6 +473,8 @@ impl<'a> Run<'a> {
         header(self.seen_revision())
     }
 }
+
+const CORRUPT_LOG: Error = Error::Corrupt { what: "key of the log" };
 
 /// The operations of the branch that the path takes here.
 fn taken<'r>(request: &'r TxnRequest, path: &mut Path) -> &'r [RequestOp] {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use chronolith_store::EngineKind;
+use chronolith_store::{EngineKind, Verify};
 use clap::Args;
 
 use crate::{
@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// Where the keyspace is kept: memory or rocksdb [default: memory]
     #[arg(long, env = "CHRONOLITH_ENGINE")]
     pub engine: Option<EngineKind>,
+    /// Whether the history is hashed into a log that proves it: off or async [default: async]
+    #[arg(long, env = "CHRONOLITH_VERIFY")]
+    pub verify: Option<Verify>,
     /// Addresses to listen on for clients, comma-separated [default: http://127.0.0.1:2379]
     #[arg(
         long,
@@ -126,6 +129,7 @@ impl ServeArgs {
         let data_dir = self.data_dir.or_else(|| (or.etcd)("ETCD_DATA_DIR").map(PathBuf::from));
         Ok(Config {
             engine: self.engine.unwrap_or(EngineKind::Memory),
+            verify: self.verify.unwrap_or_default(),
             name: or.text(self.name, "ETCD_NAME", NAME),
             listen: addresses(&listen)?,
             checkpoint_every_entries: or.value(

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use chronolith_store::EngineKind;
+use chronolith_store::{EngineKind, Verify};
 
 /// Connections open at once. Ten thousand idle ones cost about 100 MiB; the next waits to be accepted.
 pub const CONNECTIONS_MAX: usize = 10_000;
@@ -79,6 +79,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the keyspace is kept.
     pub engine: EngineKind,
+    /// Whether the history is hashed into a log that proves it.
+    pub verify: Verify,
     /// The member's name, as `MemberList` shows it.
     pub name: String,
     /// Where clients are listened for; port 0 chooses a free one.
@@ -99,6 +101,7 @@ impl Config {
         Config {
             data_dir: data_dir.into(),
             engine: EngineKind::Memory,
+            verify: Verify::default(),
             name: "default".to_owned(),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             checkpoint_every_entries: 10_000,

@@ -162,6 +162,7 @@ async fn open(config: &Config, addresses: &[SocketAddr]) -> Result<Store, Error>
     };
     let settings = StoreConfig {
         engine: config.engine,
+        verify: config.verify,
         name: config.name.clone(),
         client_urls: addresses.iter().map(|address| format!("http://{address}")).collect(),
         checkpoint_every_entries: config.checkpoint_every_entries,

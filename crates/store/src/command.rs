@@ -48,7 +48,7 @@ pub(crate) struct Command {
     pub(crate) salt_high: u64,
     #[prost(fixed64, tag = "7")]
     pub(crate) salt_low: u64,
-    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17")]
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub(crate) change: Option<Change>,
 }
 
@@ -71,6 +71,11 @@ pub(crate) enum Change {
     Alarm(AlarmRequest),
     #[prost(message, tag = "17")]
     LeaseCheckpoint(LeaseCheckpoint),
+    /// A lease that ran out; [`LeaseRevoke`](Self::LeaseRevoke) is somebody's wish.
+    #[prost(message, tag = "18")]
+    LeaseExpire(LeaseRevokeRequest),
+    #[prost(message, tag = "19")]
+    Restore(Restore),
 }
 
 impl Change {
@@ -78,6 +83,18 @@ impl Change {
     pub(crate) fn request_bytes(&self) -> usize {
         self.encoded_len() + ETCD_ENVELOPE_BYTES
     }
+}
+
+/// Writes that hold only if nothing under a prefix changed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Restore {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) prefix: Bytes,
+    /// The newest revision that may have changed anything under it.
+    #[prost(int64, tag = "2")]
+    pub(crate) since: i64,
+    #[prost(message, optional, tag = "3")]
+    pub(crate) writes: Option<TxnRequest>,
 }
 
 /// Remaining times of leases, so that a restart does not begin them anew.

@@ -46,6 +46,51 @@ impl fmt::Display for EngineKind {
     }
 }
 
+/// Whether what is written is hashed into a log that proves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// No log is kept. Revisions that are compacted meanwhile cannot be hashed later: the log cannot be
+    /// taken up again behind them.
+    Off,
+    /// A thread follows what is applied, some milliseconds behind it.
+    #[default]
+    Async,
+}
+
+impl Verify {
+    /// The setting's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Async => "async",
+        }
+    }
+}
+
+impl fmt::Display for Verify {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+/// Not a way to verify.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no way to verify: use off or async")]
+pub struct UnknownVerify(pub String);
+
+impl FromStr for Verify {
+    type Err = UnknownVerify;
+
+    fn from_str(name: &str) -> Result<Self, UnknownVerify> {
+        match name {
+            "off" => Ok(Self::Off),
+            "async" => Ok(Self::Async),
+            other => Err(UnknownVerify(other.to_owned())),
+        }
+    }
+}
+
 /// Not the name of an engine.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no engine is called {0:?}: use memory or rocksdb")]
@@ -111,6 +156,8 @@ pub struct StoreConfig {
     /// The name of the cluster that a new directory joins; a directory of another one is refused.
     /// `None` takes the directory as it is.
     pub cluster_token: Option<String>,
+    /// Whether the history is hashed into a log that proves it.
+    pub verify: Verify,
     /// Log entries between two checkpoints.
     pub checkpoint_every_entries: u64,
     /// What a client may ask for at most.
@@ -129,6 +176,7 @@ impl StoreConfig {
             peer_urls: Vec::new(),
             client_urls: Vec::new(),
             cluster_token: None,
+            verify: Verify::default(),
             checkpoint_every_entries: CHECKPOINT_EVERY_ENTRIES,
             limits: Limits::default(),
         }

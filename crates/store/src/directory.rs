@@ -6,6 +6,7 @@
 //!          log/          the Raft log
 //!          checkpoints/  memory engine: INDEX/ holds the state after log entry INDEX or a later one
 //!          engine/       rocksdb engine
+//!          ledger/       the log that proves the history: see the module history
 //! ```
 //! * Nothing is touched in a directory that is not ours, not of this cluster, or of the other engine.
 //! * The count of starts is on the disk before the first request id that contains it is given out.
@@ -92,6 +93,10 @@ impl Directory {
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
+    }
+
+    pub(crate) fn ledger(&self) -> PathBuf {
+        self.path.join("ledger")
     }
 
     #[cfg(feature = "rocksdb")]

@@ -111,6 +111,9 @@ pub enum OpenError {
     /// The stored versions could not be opened.
     #[error("versions: {0}")]
     Versions(#[from] chronolith_mvcc::Error),
+    /// The log that proves the history could not be opened, or does not fit the data.
+    #[error("history: {0}")]
+    History(#[from] crate::history::Error),
     /// The log could not be opened, or does not fit the data.
     #[error("{0}")]
     Raft(#[from] chronolith_raft::Error),
@@ -183,6 +186,9 @@ pub enum StoreError {
     /// The leader changed while the request was under way; it may or may not have been applied.
     #[error("etcdserver: leader changed")]
     LeaderChanged,
+    /// What a plan to restore a prefix was made for has changed: plan again.
+    #[error("chronolith: something under the prefix changed since the plan was made: plan again")]
+    Overtaken,
     /// The store shuts down.
     #[error("etcdserver: server stopped")]
     Stopped,
@@ -210,7 +216,7 @@ impl StoreError {
         match self {
             Self::Request(error) => request_code(error),
             Self::LeaseNotFound => Code::NotFound,
-            Self::LeaseExists | Self::NotLeader => Code::FailedPrecondition,
+            Self::LeaseExists | Self::NotLeader | Self::Overtaken => Code::FailedPrecondition,
             Self::LeaseTtlTooLarge => Code::OutOfRange,
             Self::NoSpace | Self::TooManyRequests => Code::ResourceExhausted,
             Self::RequestTooLarge => Code::InvalidArgument,

@@ -8,6 +8,7 @@
 //!                                     │ one engine batch: versions, leases, alarms, applied index
 //!                                     ▼               ▼
 //!                                   engine ────────▶ snapshot ─▶ answer with header
+//!                                     └─ what was committed ─▶ history: one leaf a revision, off the path
 //! ```
 //! Invariants:
 //! * Apply is a function of the log alone; what it changes and how far it got are one batch.
@@ -30,6 +31,7 @@ mod machine;
 mod maintenance;
 mod open;
 mod proposer;
+mod restore;
 mod shared;
 mod space;
 mod store;
@@ -39,10 +41,11 @@ pub use chronolith_mvcc::{Error as VersionError, watch};
 pub use command::Actor;
 pub use config::{
     CHECKPOINT_EVERY_ENTRIES, EngineKind, Limits, MAX_REQUEST_BYTES, MAX_REQUESTS_IN_FLIGHT,
-    MAX_TXN_OPERATIONS, QUOTA_BACKEND_BYTES, StoreConfig, UnknownEngine,
+    MAX_TXN_OPERATIONS, QUOTA_BACKEND_BYTES, StoreConfig, UnknownEngine, UnknownVerify, Verify,
 };
 pub use directory::engine_of;
 pub use error::{Code, OpenError, StoreError};
 pub use machine::ApplyError;
 pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+pub use restore::Restoration;
 pub use store::Store;

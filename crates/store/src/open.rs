@@ -2,17 +2,19 @@
 //!
 //! ```text
 //! lock, identity ─▶ engine (newest checkpoint that is whole) ─▶ versions, leases, alarms ─▶ log: replay
+//!                                                            ─▶ history: catch up, follow
 //! ```
 //! What is missing or damaged is refused with a way out; nothing is begun anew in silence.
 
 use crate::{
-    EngineKind, StoreConfig,
+    EngineKind, StoreConfig, Verify,
     admission::Admission,
     checkpoints::{Checkpoints, Damaged, Restored},
     command::Envelopes,
     directory::{Directory, io_error},
     error::OpenError,
-    machine::{Columns, Machine, Outcome, storage::Storage},
+    history::{Cadence, History, MakeDurable, signing_key},
+    machine::{Columns, Follows, Machine, Outcome, storage::Storage},
     proposer::Proposer,
     shared::Shared,
     space::Space,
@@ -22,10 +24,10 @@ use crate::{
 use chronolith_engine::Engine;
 #[cfg(feature = "rocksdb")]
 use chronolith_engine::RocksEngine;
-use chronolith_mvcc::Mvcc;
+use chronolith_mvcc::{Mvcc, Reader};
 use chronolith_raft::{RaftConfig, RaftHandle, RaftNode};
 use parking_lot::Mutex;
-use std::{sync::Arc, time::Instant};
+use std::{fs, sync::Arc, time::Instant};
 
 impl Store {
     /// Opens the store in a directory, and replays what its log holds beyond the engine.
@@ -40,22 +42,32 @@ impl Store {
         let (reader, mvcc) = (mvcc.reader(), Arc::new(Mutex::new(mvcc)));
         let shared = Arc::<Shared>::default();
         let columns = Columns::open(&*engine)?;
+        let follows = Follows::default();
         let machine = Machine::open(
             Arc::clone(&engine),
             Arc::clone(&mvcc),
             Arc::clone(&shared),
             storage.clone(),
+            Arc::clone(&follows),
         )?;
         let raft = start_raft(&config, &directory, machine, &damaged)?;
         directory.log_has_begun()?;
         storage.set_aside(&damaged)?;
+        let history = match config.verify {
+            Verify::Off => None,
+            Verify::Async => Some(open_history(&directory, &mvcc, reader.clone(), &follows)?),
+        };
         let envelopes = Envelopes::new(identity.member_id, identity.starts);
         let proposer = Arc::new(Proposer::new(raft, envelopes));
         shared.raise_term(proposer.status().term);
         // The replay granted leases as if they were new: they have what was last on record.
         shared.restart_clock(Instant::now());
-        let upkeep =
-            UpkeepThread { shared: Arc::clone(&shared), mvcc, proposer: Arc::clone(&proposer) };
+        let upkeep = UpkeepThread {
+            shared: Arc::clone(&shared),
+            mvcc,
+            proposer: Arc::clone(&proposer),
+            history: history.clone(),
+        };
         let upkeep = upkeep.start().map_err(io_error(&config.data_dir))?;
         Ok(Self::new(Inner {
             identity,
@@ -68,11 +80,34 @@ impl Store {
             reader,
             shared,
             proposer,
+            history,
             admission: Admission::new(config.limits.max_requests_in_flight),
             space: Space::new(config.limits.quota_backend_bytes),
             running: Mutex::new(Some(Running { upkeep, directory })),
         }))
     }
+}
+
+/// Opens the log that proves the history, behind the replay: what the replay applied is in the revision
+/// log, and the follower reads it there.
+fn open_history(
+    directory: &Directory,
+    mvcc: &Mutex<Mvcc>,
+    reader: Reader,
+    follows: &Follows,
+) -> Result<History, OpenError> {
+    let dir = directory.ledger();
+    fs::create_dir_all(&dir).map_err(io_error(&dir))?;
+    let cluster = directory.identity().cluster_id;
+    let key = signing_key(&dir, || format!("{cluster:016x}/main"))?;
+    // What is applied is in the Raft log, and that is on the disk: nothing is left to be made durable.
+    let make_durable: MakeDurable = Box::new(|| Ok(()));
+    let history = History::open(&dir, key, reader, make_durable, Some(Cadence::SERVED))?;
+    // Whatever was applied since is in the log before the next run is.
+    let _writer = mvcc.lock();
+    history.catch_up()?;
+    follows.set(history.clone()).unwrap_or_else(|_| unreachable!("a store opens one history"));
+    Ok(history)
 }
 
 fn start_raft(

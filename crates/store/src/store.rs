@@ -11,6 +11,7 @@ use crate::{
     config::Limits,
     directory::{Directory, Identity},
     error::StoreError,
+    history::History,
     lease::{TTL_MAX_S, clock::Renewal},
     machine::{Answer, Columns, Outcome, applying::takes_space},
     proposer::Proposer,
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) columns: Columns,
     pub(crate) shared: Arc<Shared>,
     pub(crate) proposer: Arc<Proposer>,
+    pub(crate) history: Option<History>,
     pub(crate) admission: Admission,
     pub(crate) space: Space,
     pub(crate) running: Mutex<Option<Running>>,
@@ -233,6 +235,12 @@ impl Store {
         Ok(LeaseLeasesResponse { header: Some(self.header()), leases })
     }
 
+    /// The history: its past, its proofs and its checkpoints. None with [`Verify::Off`](crate::Verify).
+    #[must_use]
+    pub fn history(&self) -> Option<&History> {
+        self.inner.history.as_ref()
+    }
+
     /// Where watchers register.
     #[must_use]
     pub fn watch_hub(&self) -> &Arc<WatchHub> {
@@ -320,7 +328,7 @@ impl Inner {
     }
 
     /// Closes in order: no new requests; no work of our own; the log, with what was queued; the
-    /// engine; the directory. The second time it does nothing.
+    /// history; the engine; the directory. The second time it does nothing.
     pub(crate) fn stop(&self) {
         self.admission.close();
         let Some(Running { upkeep, directory }) = self.running.lock().take() else { return };
@@ -329,6 +337,10 @@ impl Inner {
             tracing::error!("the upkeep thread had panicked");
         }
         self.proposer.stop();
+        if let Some(Err(error)) = self.history.as_ref().map(History::close) {
+            // Nothing is lost: the next start appends what is missing.
+            tracing::error!(%error, "the history's log did not close cleanly");
+        }
         if let Err(error) = self.engine.flush().and_then(|()| self.engine.close()) {
             // Nothing acknowledged is lost: the log has it.
             tracing::error!(%error, "the engine did not close cleanly; the log will make up for it");

@@ -4,12 +4,14 @@
 //! ```text
 //! thread: wait (bell, next deadline, at most a tick) ─▶ leases, if this member leads ─▶ a step of scrubbing
 //! ```
+//! * Nothing is removed that the history's log does not have on the disk.
 //! * Scrubbing holds the writer for one short step at a time; between steps writes go on.
 //! * Only the leader ends leases; a new leader starts all of them with the remaining time on record.
 
 use crate::{
     command::{Change, LeaseCheckpoint},
     error::StoreError,
+    history::{self, History},
     proposer::Proposer,
     shared::{Shared, Wanted},
 };
@@ -36,6 +38,8 @@ pub(crate) struct UpkeepThread {
     pub(crate) shared: Arc<Shared>,
     pub(crate) mvcc: Arc<Mutex<Mvcc>>,
     pub(crate) proposer: Arc<Proposer>,
+    /// The log that must have revisions before they may go.
+    pub(crate) history: Option<History>,
 }
 
 impl UpkeepThread {
@@ -74,8 +78,8 @@ impl UpkeepThread {
         let due = self.shared.clock.lock().due(now);
         for id in due.expired {
             let shared = Arc::clone(&self.shared);
-            let revoke = Change::LeaseRevoke(LeaseRevokeRequest { id });
-            self.proposer.propose_quietly(revoke, move |proposed| {
+            let expire = Change::LeaseExpire(LeaseRevokeRequest { id });
+            self.proposer.propose_quietly(expire, move |proposed| {
                 if !proposed {
                     shared.clock.lock().revoke_failed(id);
                 }
@@ -91,7 +95,14 @@ impl UpkeepThread {
 
     /// Removes a little of what compactions left; true if there is more.
     fn scrub(&self) -> bool {
-        let mut mvcc = self.mvcc.lock();
+        let mut mvcc = match self.lock_when_logged() {
+            Ok(mvcc) => mvcc,
+            Err(error) => {
+                tracing::error!(%error, "compacted revisions stay: the history's log cannot have them");
+                self.shared.scrubbing_ended(StoreError::Storage(error.to_string()));
+                return false;
+            }
+        };
         let step = mvcc.scrub_step(SCRUB_RECORDS);
         let compacted = mvcc.reader().compact_revision();
         // Handed over to a waiting write: let go as usual, this thread would take it again first, step
@@ -109,6 +120,22 @@ impl UpkeepThread {
                 tracing::error!(%error, "removing compacted revisions failed");
                 self.shared.scrubbing_ended(error.into());
                 false
+            }
+        }
+    }
+
+    /// The writer, while the history's log has, on the disk, everything that a compaction hides: what is
+    /// removed could not be hashed any more after a crash.
+    fn lock_when_logged(&self) -> Result<MutexGuard<'_, Mvcc>, history::Error> {
+        loop {
+            let mvcc = self.mvcc.lock();
+            let compacted = mvcc.reader().compact_revision();
+            match &self.history {
+                Some(history) if history.synced() < compacted => {
+                    drop(mvcc);
+                    history.sync()?;
+                }
+                _ => return Ok(mvcc),
             }
         }
     }

@@ -1,15 +1,15 @@
 //! Opening, writing and reading.
 
 use super::{Error, RestorePlan, Result, Write, past::overtaken};
-use crate::history::{History, MakeDurable, past, signing_key};
+use crate::{
+    history::{History, MakeDurable, past, signing_key},
+    restore::operation,
+};
 use bytes::Bytes;
 use chronolith_engine::{Durability, Engine, MemoryEngine};
 use chronolith_mvcc::{Leases, Mvcc, Reader, Stamp};
 use chronolith_proto::{
-    etcdserverpb::{
-        DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse,
-        request_op::Request,
-    },
+    etcdserverpb::{RangeRequest, RequestOp, TxnRequest, TxnResponse, request_op::Request},
     mvccpb::KeyValue,
 };
 use parking_lot::Mutex;
@@ -287,13 +287,14 @@ impl Store {
     /// Makes revisions before `revision` unreadable and removes what they alone need. Their hashes stay
     /// in the log: proofs of what is kept hold as before.
     pub fn compact(&self, revision: i64) -> Result<()> {
-        if let Some(history) = &self.history {
-            history.sync()?;
-        }
         let mut mvcc = self.writer.lock();
         let mut run = mvcc.begin_run()?;
         run.compact(revision)?;
         run.commit(self.durability())?;
+        // Removed revisions cannot be hashed any more: the log has them on the disk before they go.
+        if let Some(history) = &self.history {
+            history.sync()?;
+        }
         // In steps, so that no batch is without limit.
         while mvcc.scrub_step(SCRUB_RECORDS)? {}
         self.engine.flush()?;
@@ -321,18 +322,6 @@ impl Leases for NoLeases {
     }
 
     fn moved(&mut self, _: &Bytes, _: i64, _: i64) {}
-}
-
-fn operation(write: Write) -> RequestOp {
-    let request = match write {
-        Write::Put(key, value) => {
-            Request::RequestPut(PutRequest { key, value, ..PutRequest::default() })
-        }
-        Write::Delete(key) => {
-            Request::RequestDeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })
-        }
-    };
-    RequestOp { request: Some(request) }
 }
 
 fn check_keys(request: &TxnRequest) -> Result<()> {

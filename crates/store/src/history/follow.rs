@@ -123,6 +123,19 @@ impl Following {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
+    /// Appends what was applied before anybody handed over runs.
+    pub(super) fn catch_up(&self, reader: &Reader, dir: &Path) -> Result<()> {
+        let mut follower = self.shared.follower.lock();
+        catch_up(&mut follower, &self.shared.make_durable, reader, dir)?;
+        self.shared.progress.lock().watermark = follower.watermark().cast_signed();
+        Ok(())
+    }
+
+    /// The last revision that a crash cannot take from the log.
+    pub(super) fn synced(&self) -> i64 {
+        self.shared.follower.lock().tiles().synced().cast_signed() + 1
+    }
+
     /// Hands over a run; waits while the queue is full.
     pub(super) fn send(&self, applied: Applied) -> Result<()> {
         if applied.is_empty() || self.shared.queue.push(applied) {
@@ -243,17 +256,14 @@ fn catch_up(
         if next > reader.current_revision() {
             return Ok(());
         }
-        let gap = || {
+        // Hidden by a compaction or not: what the log lacks was not removed, if it was always kept.
+        let found = reader.changes_left(next, CATCH_UP_REVISIONS)?;
+        let gapless = (next..).zip(&found).all(|(next, it)| it.revision == next && is_whole(it));
+        if found.is_empty() || !gapless {
             let compacted = reader.compact_revision();
-            Error::Gap { path: dir.to_owned(), logged, compacted }
-        };
-        if next < reader.compact_revision() {
-            return Err(gap());
+            return Err(Error::Gap { path: dir.to_owned(), logged, compacted });
         }
-        for revised in reader.changes(next, CATCH_UP_REVISIONS)? {
-            if !is_whole(&revised) {
-                return Err(gap());
-            }
+        for revised in found {
             follower.append(revised.revision.cast_unsigned(), hash_read(&revised))?;
         }
         if follower.wants_sync() {

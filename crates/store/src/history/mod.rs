@@ -107,6 +107,16 @@ impl History {
         }
     }
 
+    /// Appends what was applied since it was opened, before the first run is handed over.
+    pub(crate) fn catch_up(&self) -> Result<()> {
+        self.inner.following.catch_up(&self.inner.reader, &self.inner.dir.join("tlog"))
+    }
+
+    /// The last revision that is in the log on the disk.
+    pub(crate) fn synced(&self) -> i64 {
+        self.inner.following.synced()
+    }
+
     /// Takes a committed run. The caller holds the writer's lock, so that runs come in their order.
     pub(crate) fn follow(&self, applied: Applied) -> Result<()> {
         self.inner.following.send(applied)

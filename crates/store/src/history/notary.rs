@@ -41,7 +41,6 @@ pub(crate) struct Cadence {
 impl Cadence {
     /// A served node's: a client that asks for the newest checkpoint gets one that is hardly older
     /// than a second, and a year of steady writes leaves about 100 MB of them.
-    #[expect(dead_code, reason = "the served store follows in the next change")]
     pub(crate) const SERVED: Self = Self {
         every: Duration::from_secs(1),
         every_revisions: 10_000,

@@ -102,3 +102,85 @@ impl Queue {
         self.room.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronolith_engine::{Durability, MemoryEngine};
+    use chronolith_mvcc::{Leases, Mvcc, Stamp};
+    use chronolith_proto::etcdserverpb::PutRequest;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        thread,
+    };
+
+    struct NoLeases;
+
+    impl Leases for NoLeases {
+        fn contains(&self, _: i64) -> bool {
+            false
+        }
+
+        fn moved(&mut self, _: &bytes::Bytes, _: i64, _: i64) {}
+    }
+
+    fn run(mvcc: &mut Mvcc, value_bytes: usize) -> Applied {
+        let mut run = mvcc.begin_run().unwrap();
+        let value = vec![0; value_bytes].into();
+        let put = PutRequest { key: "k".into(), value, ..Default::default() };
+        run.put(&put, &mut NoLeases, &Stamp::default()).unwrap();
+        run.commit(Durability::NoWal).unwrap()
+    }
+
+    fn numbers(runs: &[Applied]) -> Vec<i64> {
+        runs.iter().flat_map(Applied::revisions).map(|it| it.revision).collect()
+    }
+
+    #[test]
+    fn a_full_queue_makes_the_writer_wait_and_drops_nothing() {
+        const RUNS: usize = 40;
+        let (queue, pushed) = (Queue::default(), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut mvcc = Mvcc::open(Arc::new(MemoryEngine::new())).unwrap();
+                for _ in 0..RUNS {
+                    assert!(queue.push(run(&mut mvcc, QUEUED_BYTES / 4)));
+                    pushed.fetch_add(1, Ordering::SeqCst);
+                }
+                queue.close();
+            });
+            while queue.waiting.lock().size_bytes < QUEUED_BYTES {
+                thread::yield_now();
+            }
+            assert!(pushed.load(Ordering::SeqCst) < RUNS, "the writer went on beyond the bound");
+            let mut taken = Vec::new();
+            while let Some(runs) = queue.take(None) {
+                assert!(runs.len() <= 4);
+                taken.extend(numbers(&runs));
+            }
+            assert_eq!(taken, (2..2 + RUNS as i64).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn a_run_larger_than_the_queue_goes_through() {
+        let mut mvcc = Mvcc::open(Arc::new(MemoryEngine::new())).unwrap();
+        let queue = Queue::default();
+        assert!(queue.push(run(&mut mvcc, 2 * QUEUED_BYTES)));
+        assert_eq!(queue.take(None).map(|runs| numbers(&runs)), Some(vec![2]));
+    }
+
+    #[test]
+    fn a_closed_queue_gives_out_what_it_has_and_takes_nothing() {
+        let mut mvcc = Mvcc::open(Arc::new(MemoryEngine::new())).unwrap();
+        let queue = Queue::default();
+        assert!(queue.push(run(&mut mvcc, 1)));
+        queue.close();
+        assert!(!queue.push(run(&mut mvcc, 1)));
+        assert_eq!(queue.take(None).map(|runs| numbers(&runs)), Some(vec![2]));
+        assert!(queue.take(None).is_none());
+    }
+}

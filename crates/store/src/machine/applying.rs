@@ -2,12 +2,13 @@
 
 use super::{Answer, ApplyError, Columns, Outcome, State};
 use crate::{
-    command::{Change, Command, LeaseCheckpoint, LeaseRemaining},
+    command::{Change, Command, LeaseCheckpoint, LeaseRemaining, Restore},
     error::StoreError,
+    history::past::prefix_end,
     lease::{TTL_MAX_S, TTL_MIN_S, records::Lease},
 };
 use bytes::Bytes;
-use chronolith_mvcc::{Leases, Run, Stamp};
+use chronolith_mvcc::{Kind, Leases, Run, Stamp};
 use chronolith_proto::etcdserverpb::{
     AlarmType, LeaseGrantRequest, LeaseGrantResponse, RequestOp, TxnRequest, request_op::Request,
 };
@@ -116,7 +117,9 @@ impl<'a> Applying<'a> {
                 Ok(Answer::Done)
             }
             Change::LeaseGrant(request) => self.grant(&request),
-            Change::LeaseRevoke(request) => self.revoke(request.id, stamp),
+            Change::LeaseRevoke(request) => self.end_lease(request.id, Kind::Delete, stamp),
+            Change::LeaseExpire(request) => self.end_lease(request.id, Kind::Expire, stamp),
+            Change::Restore(request) => self.restore(&request, stamp),
             Change::LeaseCheckpoint(checkpoint) => Ok(self.checkpoint(&checkpoint)),
             Change::Alarm(request) => {
                 let batch = self.versions.overlay();
@@ -154,13 +157,27 @@ impl<'a> Applying<'a> {
         Ok(Answer::LeaseGrant(LeaseGrantResponse { id, ttl, ..LeaseGrantResponse::default() }))
     }
 
-    fn revoke(&mut self, id: i64, stamp: &Stamp) -> Result<Answer, Refusal> {
+    fn restore(&mut self, request: &Restore, stamp: &Stamp) -> Result<Answer, Refusal> {
+        let (start, end) = (&request.prefix, prefix_end(&request.prefix));
+        if self.versions.changed_since(start, end.as_ref(), request.since)? {
+            return Err(StoreError::Overtaken.into());
+        }
+        let Some(writes) = &request.writes else { return Ok(Answer::Done) };
+        let view = &mut LeaseView { leases: &self.state.leases, moves: &mut self.moves };
+        self.versions.txn(writes, view, stamp)?;
+        Ok(Answer::Done)
+    }
+
+    fn end_lease(&mut self, id: i64, kind: Kind, stamp: &Stamp) -> Result<Answer, Refusal> {
         if !self.state.leases.contains_key(&id) {
             return Err(StoreError::LeaseNotFound.into());
         }
         let keys = self.columns.leases.keys_in_run(self.versions.overlay(), id)?;
         let view = &mut LeaseView { leases: &self.state.leases, moves: &mut self.moves };
-        self.versions.delete_keys(&keys, view, stamp)?;
+        match kind {
+            Kind::Expire => self.versions.expire_keys(&keys, view, stamp)?,
+            Kind::Put | Kind::Delete => self.versions.delete_keys(&keys, view, stamp)?,
+        };
         self.columns.leases.delete(self.versions.overlay(), id);
         self.state.leases.remove(&id);
         self.effects.push(Effect::Revoked(id));
@@ -195,6 +212,7 @@ pub(crate) fn takes_space(change: &Change) -> bool {
     match change {
         Change::Put(_) | Change::LeaseGrant(_) => true,
         Change::Txn(request) => puts(request),
+        Change::Restore(request) => request.writes.as_ref().is_some_and(puts),
         _ => false,
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! run of entries ─▶ Applying: decode, alarms, leases, mvcc ─▶ + applied index ─▶ ONE engine batch
 //!                                                                  │
-//!                   leader's lease clock, alarm flags, status ◀────┘ only after the commit
+//!                   leader's lease clock, alarm flags, status ◀────┤ only after the commit
+//!                   the history's follower ◀───────────────────────┘
 //! ```
 //! * A pure function of the log: no clock, no randomness, no hash-map order, nothing of this member.
 //!   The same log in other runs gives the same engine content, byte for byte.
@@ -20,6 +21,7 @@ mod tests;
 use crate::{
     command::{Change, Command},
     error::{OpenError, StoreError},
+    history::History,
     lease::records::{Lease, LeaseColumns},
     shared::Shared,
 };
@@ -34,7 +36,10 @@ use chronolith_proto::etcdserverpb::{
 use chronolith_raft::{Applied, CheckpointJob, Committed, StateMachine};
 use parking_lot::Mutex;
 use prost::Message;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 use storage::Storage;
 
 /// Why this member can no longer apply: an operator must look at it.
@@ -55,6 +60,9 @@ pub enum ApplyError {
         /// The entry.
         index: u64,
     },
+    /// The log that proves the history failed: nothing is written that it would not have.
+    #[error("history: {0}")]
+    History(#[from] crate::history::Error),
     /// The state could not be copied or replaced.
     #[error(transparent)]
     Checkpoint(#[from] OpenError),
@@ -102,7 +110,12 @@ pub(crate) struct Machine {
     state: State,
     shared: Arc<Shared>,
     storage: Storage,
+    history: Follows,
 }
+
+/// Who follows the history; nobody during the replay, nor where no log is kept. Set under the writer's
+/// lock, when it has caught up, so that it misses nothing.
+pub(crate) type Follows = Arc<OnceLock<History>>;
 
 impl Columns {
     pub(crate) fn open(engine: &dyn Engine) -> Result<Self, chronolith_engine::Error> {
@@ -116,12 +129,21 @@ impl Machine {
         mvcc: Arc<Mutex<Mvcc>>,
         shared: Arc<Shared>,
         storage: Storage,
+        history: Follows,
     ) -> Result<Self, OpenError> {
         let columns = Columns::open(&*engine)?;
         let leases = columns.leases.load(&*engine)?;
         let alarms = Alarms::load(&*engine, columns.state)?;
         shared.start(&leases, &alarms);
-        Ok(Self { engine, mvcc, columns, state: State { leases, alarms }, shared, storage })
+        Ok(Self {
+            engine,
+            mvcc,
+            columns,
+            state: State { leases, alarms },
+            shared,
+            storage,
+            history,
+        })
     }
 }
 
@@ -145,7 +167,9 @@ impl StateMachine for Machine {
         }
         let Applying { mut versions, effects, .. } = applying;
         applied::write(versions.overlay(), self.columns.state, applied);
-        versions.commit(Durability::NoWal).map_err(ApplyError::Versions)?;
+        let done = versions.commit(Durability::NoWal).map_err(ApplyError::Versions)?;
+        // With the lock held: the follower takes runs in their order.
+        self.history.get().map_or(Ok(()), |history| history.follow(done))?;
         drop(mvcc);
         self.shared.publish(effects, &self.state.alarms, applied);
         Ok(outcomes)

@@ -3,14 +3,17 @@
 use super::{storage::Storage, *};
 use crate::{
     checkpoints::Checkpoints,
-    command::{LeaseCheckpoint, LeaseRemaining},
+    command::{LeaseCheckpoint, LeaseRemaining, Restore},
+    history::Cadence,
 };
 use chronolith_engine::{KeyRange, MemoryEngine};
+use chronolith_ledger::{Hash, KeyKind, SigningKey};
 use chronolith_proto::etcdserverpb::{
     AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, LeaseGrantRequest,
     LeaseRevokeRequest, PutRequest, RequestOp, TxnRequest, request_op::Request,
 };
 use proptest::prelude::*;
+use std::path::Path;
 
 const COLUMNS: [&str; 6] = ["versions", "log", "meta", "store", "leases", "lease_keys"];
 const TERM: u64 = 3;
@@ -19,7 +22,7 @@ fn open(engine: &Arc<dyn Engine>) -> Machine {
     let mvcc = Arc::new(Mutex::new(Mvcc::open(Arc::clone(engine)).unwrap()));
     let nowhere = Checkpoints::open(std::env::temp_dir().join("no-checkpoint-is-written")).unwrap();
     let storage = Storage::Checkpoints(nowhere);
-    Machine::open(Arc::clone(engine), mvcc, Arc::default(), storage).unwrap()
+    Machine::open(Arc::clone(engine), mvcc, Arc::default(), storage, Follows::default()).unwrap()
 }
 
 fn memory() -> Arc<dyn Engine> {
@@ -67,6 +70,42 @@ fn apply(log: &[Change], lengths: &[usize], restarts: bool) -> Seen {
         }
     }
     Seen { records: records(&engine), answers }
+}
+
+/// Applies the log as [`apply`] does, with a history that follows; the root of its log, and of one that
+/// is computed from the revisions alone.
+fn roots(log: &[Change], lengths: &[usize], restarts: bool) -> (Hash, Hash) {
+    let (engine, dir) = (memory(), tempfile::tempdir().unwrap());
+    let (mut machine, mut at) = (open(&engine), 0);
+    let mut history = follow(&mut machine, dir.path());
+    for length in lengths.iter().cycle() {
+        let run: Vec<Committed> = log[at..].iter().take(*length).zip(at..).map(entry).collect();
+        let Some(last) = run.last() else { break };
+        let applied = Applied { index: last.index, term: TERM, conf_state: Bytes::new() };
+        machine.apply(&run, &applied).unwrap();
+        at += run.len();
+        if restarts {
+            // As a crash does it: nothing is closed.
+            drop((history, machine));
+            machine = open(&engine);
+            history = follow(&mut machine, dir.path());
+        }
+    }
+    let root = |history: &History| {
+        let note = history.checkpoint().unwrap();
+        chronolith_ledger::Checkpoint::parse(note.text()).unwrap().root
+    };
+    let fresh = tempfile::tempdir().unwrap();
+    let caught_up = follow(&mut open(&engine), fresh.path());
+    (root(&history), root(&caught_up))
+}
+
+fn follow(machine: &mut Machine, dir: &Path) -> History {
+    let reader = machine.mvcc.lock().reader();
+    let key = SigningKey::from_seed("test/main", KeyKind::Log, &[1; 32]).unwrap();
+    let history = History::open(dir, key, reader, Box::new(|| Ok(())), None).unwrap();
+    assert!(machine.history.set(history.clone()).is_ok());
+    history
 }
 
 fn entry((change, position): (&Change, usize)) -> Committed {
@@ -137,7 +176,11 @@ fn change() -> impl Strategy<Value = Change> {
         4 => (1i64..4, 0i64..100).prop_map(|(id, ttl)| {
             Change::LeaseGrant(LeaseGrantRequest { id, ttl })
         }),
-        3 => (1i64..4).prop_map(|id| Change::LeaseRevoke(LeaseRevokeRequest { id })),
+        2 => (1i64..4).prop_map(|id| Change::LeaseRevoke(LeaseRevokeRequest { id })),
+        2 => (1i64..4).prop_map(|id| Change::LeaseExpire(LeaseRevokeRequest { id })),
+        1 => (key(), 0i64..60, txn()).prop_map(|(prefix, since, writes)| {
+            Change::Restore(Restore { prefix, since, writes: Some(writes) })
+        }),
         1 => (1i64..4, 0i64..200).prop_map(|(id, remaining_s)| {
             Change::LeaseCheckpoint(LeaseCheckpoint {
                 leases: vec![LeaseRemaining { id, remaining_s }],
@@ -160,6 +203,58 @@ proptest! {
         prop_assert_eq!(&apply(&log, &lengths, false), &one_by_one);
         prop_assert_eq!(&apply(&log, &lengths, true), &one_by_one);
     }
+}
+
+proptest! {
+    // Each case opens dozens of logs, with the disk's syncs.
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn runs_and_restarts_make_the_same_log_of_the_history(
+        log in proptest::collection::vec(change(), 1..60),
+        lengths in proptest::collection::vec(1usize..20, 1..8),
+    ) {
+        let (root, from_revisions) = roots(&log, &[1], false);
+        prop_assert_eq!(root, from_revisions);
+        prop_assert_eq!(roots(&log, &[log.len()], false), (root, root));
+        prop_assert_eq!(roots(&log, &lengths, true), (root, root));
+    }
+}
+
+/// If this fails, members of different builds disagree about their history: bring the old result back.
+#[test]
+fn a_fixed_log_has_a_fixed_root() {
+    let put = |key: &'static str, value: &'static str, lease| PutRequest {
+        key: key.into(),
+        value: value.into(),
+        lease,
+        ..Default::default()
+    };
+    let operation = |request| RequestOp { request: Some(request) };
+    let log = [
+        Change::LeaseGrant(LeaseGrantRequest { id: 1, ttl: 10 }),
+        Change::LeaseGrant(LeaseGrantRequest { id: 2, ttl: 10 }),
+        Change::Put(put("a", "1", 1)),
+        Change::Put(put("b", "2", 2)),
+        Change::Txn(TxnRequest {
+            success: vec![
+                operation(Request::RequestPut(put("c", "3", 0))),
+                operation(Request::RequestDeleteRange(DeleteRangeRequest {
+                    key: "b".into(),
+                    ..Default::default()
+                })),
+                operation(Request::RequestPut(put("d", "4", 2))),
+            ],
+            ..Default::default()
+        }),
+        Change::LeaseExpire(LeaseRevokeRequest { id: 1 }),
+        Change::LeaseRevoke(LeaseRevokeRequest { id: 2 }),
+        Change::Compact(CompactionRequest { revision: 3, physical: false }),
+        Change::Put(put("a", "5", 0)),
+    ];
+    let golden = "53ddba0f3cb7649a2b049a8cd5daf45dc5d7509b5104793362e331461348907c";
+    let (root, from_revisions) = roots(&log, &[2], false);
+    assert_eq!((root.to_string(), from_revisions), (golden.to_owned(), root));
 }
 
 #[test]
@@ -193,6 +288,30 @@ fn an_entry_that_is_no_command_stops_the_member() {
     let error = machine.apply(&[entry((&good, 0)), bad], &applied).unwrap_err();
     assert!(matches!(error, ApplyError::UnknownCommand { index: 2 }), "{error}");
     assert_eq!(records(&engine), before, "nothing of the run was written");
+}
+
+#[test]
+fn a_follower_that_failed_stops_the_writes() {
+    let (engine, dir) = (memory(), tempfile::tempdir().unwrap());
+    let mut machine = open(&engine);
+    let reader = machine.mvcc.lock().reader();
+    let key = SigningKey::from_seed("test/main", KeyKind::Log, &[1; 32]).unwrap();
+    let broken = || Err(crate::history::Error::Stopped("the disk is gone".to_owned()));
+    let every = std::time::Duration::ZERO;
+    let cadence = Cadence { every, every_revisions: 1, keep_every: every };
+    let history = History::open(dir.path(), key, reader, Box::new(broken), Some(cadence)).unwrap();
+    assert!(machine.history.set(history.clone()).is_ok());
+    let mut write = |position| {
+        let put = Change::Put(PutRequest { key: "a".into(), ..Default::default() });
+        let run = [entry((&put, position))];
+        let applied = Applied { index: run[0].index, term: TERM, conf_state: Bytes::new() };
+        machine.apply(&run, &applied)
+    };
+    write(0).unwrap();
+    let refused = (1..).find_map(|position| write(position).err()).unwrap();
+    assert!(refused.to_string().contains("the disk is gone"), "{refused}");
+    assert!(matches!(refused, ApplyError::History(_)));
+    assert!(history.checkpoint().unwrap_err().to_string().contains("the disk is gone"));
 }
 
 #[test]
