@@ -4,8 +4,15 @@
 //! leaf. The checkpoints decide who is right: they are signed. Where records and tiles agree with each
 //! other and not with a checkpoint, the first checkpoint that fails bounds the damage from above and
 //! the one before it from below.
+//!
+//! Of a revision whose records compaction took, the entry beside the tiles stands for them. A pruned
+//! log is audited from its first whole leaf on: the levels above say what was before it, and the first
+//! checkpoint from there on says whether they are right.
 
-use crate::{Checkpoint, Entries, Error, Frontier, Hash, Result, leaf_index, revision_of_leaf};
+use crate::{
+    Checkpoint, ENTRY_BYTES, Entries, Error, Frontier, Hash, Result, TILE_WIDTH, TileFiles,
+    leaf_index, revision_of_leaf,
+};
 
 /// Leaves fetched from the tiles at once: one read of 128 KiB.
 const FETCH_LEAVES: u64 = 4096;
@@ -27,16 +34,25 @@ impl From<Finding> for Error {
 
 /// Checks a history revision by revision.
 pub struct Audit<'a> {
-    tiles: &'a dyn Entries,
+    tiles: &'a TileFiles,
     tile_size: u64,
-    fetched: Vec<Hash>,
-    fetched_from: u64,
+    min_index: u64,
+    fetched: Fetched,
     checkpoints: Vec<Checkpoint>,
     records: Frontier,
     leaves: Frontier,
-    differs: Option<u64>,
+    differs: Option<Finding>,
+    entry_differs: Option<u64>,
     failed: Option<Failed>,
     good_size: u64,
+}
+
+/// Leaves, and the hashes of the entries beside them, from one leaf on.
+#[derive(Default)]
+struct Fetched {
+    from: u64,
+    leaves: Vec<Hash>,
+    entries: Vec<Hash>,
 }
 
 /// Which side failed the first checkpoint that failed.
@@ -46,27 +62,47 @@ struct Failed {
     tiles: bool,
 }
 
+fn missing_leaf(revision: u64) -> Error {
+    Error::Mismatch { what: "the tiles: a leaf is missing", revision: Some(revision) }
+}
+
 impl<'a> Audit<'a> {
     /// Audits against tiles of `tile_size` leaves, and checkpoints whose signatures were checked.
-    pub fn new(tiles: &'a dyn Entries, tile_size: u64, mut checkpoints: Vec<Checkpoint>) -> Self {
+    /// Those from before the first leaf that was kept say nothing any more.
+    pub fn new(
+        tiles: &'a TileFiles,
+        tile_size: u64,
+        mut checkpoints: Vec<Checkpoint>,
+    ) -> Result<Self> {
+        let min_index = tiles.min_index()?;
+        if min_index > tile_size {
+            return Err(Error::mismatch("length of the tile files and what was pruned of them"));
+        }
+        checkpoints.retain(|checkpoint| checkpoint.size >= min_index);
         checkpoints.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
-        let (records, leaves) = (Frontier::default(), Frontier::default());
-        let (fetched, differs, failed) = (Vec::new(), None, None);
-        Self {
+        let before = tiles.frontier_at(min_index)?;
+        Ok(Self {
             tiles,
             tile_size,
-            fetched,
-            fetched_from: 0,
+            min_index,
+            fetched: Fetched::default(),
             checkpoints,
-            records,
-            leaves,
-            differs,
-            failed,
-            good_size: 0,
-        }
+            records: before.clone(),
+            leaves: before,
+            differs: None,
+            entry_differs: None,
+            failed: None,
+            good_size: min_index,
+        })
     }
 
-    /// Takes the next revision's leaf, computed from its records; none where only its hash was kept.
+    /// The revision that [`leaf`](Self::leaf) takes next: at first, the oldest that was not pruned.
+    pub fn next_revision(&self) -> u64 {
+        revision_of_leaf(self.records.size())
+    }
+
+    /// Takes the next revision's leaf, computed from its records; none where compaction took a part of
+    /// them, and the entry beside the tiles stands for them.
     pub fn leaf(&mut self, revision: u64, leaf: Option<Hash>) -> Result<()> {
         let index = self.records.size();
         if leaf_index(revision) != Some(index) {
@@ -78,29 +114,45 @@ impl<'a> Audit<'a> {
         }
         self.compare_roots();
         // Behind the tiles' end there is nothing to compare with: the follower has not been there yet.
-        let tile = if index < self.tile_size { Some(self.tile_leaf(index)?) } else { leaf };
-        let Some(tile) = tile else {
-            return Err(Error::Mismatch {
-                what: "the tiles: a leaf is missing",
-                revision: Some(revision),
-            });
+        let (tile, entry) = match index < self.tile_size {
+            true => self.fetched(index)?,
+            false => (leaf.ok_or_else(|| missing_leaf(revision))?, None),
         };
-        let leaf = leaf.unwrap_or(tile);
-        if leaf != tile && self.differs.is_none() {
-            self.differs = Some(revision);
+        let record = leaf.or(entry).unwrap_or(tile);
+        if record != tile && self.differs.is_none() {
+            let what = if leaf.is_some() { "record" } else { "entry" };
+            self.differs = Some(Finding { what, revision });
         }
-        self.records.append(leaf);
+        if entry.is_some_and(|entry| entry != tile) && self.entry_differs.is_none() {
+            self.entry_differs = Some(revision);
+        }
+        self.records.append(record);
         self.leaves.append(tile);
         Ok(())
     }
 
-    fn tile_leaf(&mut self, index: u64) -> Result<Hash> {
-        if !(self.fetched_from..self.fetched_from + self.fetched.len() as u64).contains(&index) {
+    /// A leaf, and the hash of the entry beside it if it got there before a crash.
+    fn fetched(&mut self, index: u64) -> Result<(Hash, Option<Hash>)> {
+        let end = self.fetched.from + self.fetched.leaves.len() as u64;
+        if !(self.fetched.from..end).contains(&index) {
             let count = FETCH_LEAVES.min(self.tile_size - index);
-            (self.fetched_from, self.fetched) = (index, self.tiles.entries(0, index, count)?);
+            let leaves = self.tiles.entries(0, index, count)?;
+            self.fetched = Fetched { from: index, leaves, entries: self.entries(index, count)? };
         }
-        let at = usize::try_from(index - self.fetched_from).expect("a few thousand at most");
-        Ok(self.fetched[at])
+        let at = usize::try_from(index - self.fetched.from).expect("a few thousand at most");
+        Ok((self.fetched.leaves[at], self.fetched.entries.get(at).copied()))
+    }
+
+    fn entries(&self, start: u64, count: u64) -> Result<Vec<Hash>> {
+        let there = self.tiles.entries_size()?;
+        let end = (start + count).min(there);
+        if end < (start + count).min(self.tiles.synced()?) {
+            let what = "the entries beside the tiles: one is missing";
+            let revision = Some(revision_of_leaf(end.max(start)));
+            return Err(Error::Mismatch { what, revision });
+        }
+        let bytes = self.tiles.entry_bytes(start, end.saturating_sub(start))?;
+        Ok(bytes.chunks_exact(ENTRY_BYTES).map(Hash::of_leaf).collect())
     }
 
     /// Compares with the checkpoints of the size reached.
@@ -134,8 +186,11 @@ impl<'a> Audit<'a> {
         if let Some(failed) = self.failed {
             return Err(self.blame(failed).into());
         }
-        if let Some(revision) = self.differs {
+        if let Some(Finding { revision, .. }) = self.differs {
             return Err(Finding { what: "records and tiles: one of them", revision }.into());
+        }
+        if let Some(revision) = self.entry_differs {
+            return Err(Finding { what: "entry beside the tiles", revision }.into());
         }
         match self.checkpoints.last() {
             // A checkpoint of a size that was never reached: the history ends too early.
@@ -152,9 +207,10 @@ impl<'a> Audit<'a> {
     }
 
     fn blame(&self, failed: Failed) -> Finding {
-        let suspect = self.differs.unwrap_or(revision_of_leaf(self.good_size));
+        let differs = self.differs.as_ref();
+        let suspect = differs.map_or(revision_of_leaf(self.good_size), |found| found.revision);
         let what = match (failed.records, failed.tiles) {
-            (true, false) => "record",
+            (true, false) => differs.map_or("record", |found| found.what),
             (false, true) => "leaf in the tiles",
             _ => "record and leaf, or the checkpoint,",
         };
@@ -172,7 +228,9 @@ impl<'a> Audit<'a> {
     }
 
     fn level(&self, level: u32, row: u64) -> Result<()> {
-        for index in 0..row {
+        // The leaves under the first nodes may have been pruned.
+        let first = if level == 1 { self.min_index / TILE_WIDTH } else { 0 };
+        for index in first..row {
             let mut below = Frontier::default();
             below.extend(self.tiles.entries(level - 1, index << 8, 256)?);
             if self.tiles.entries(level, index, 1)? != [below.root()] {

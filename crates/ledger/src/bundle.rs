@@ -1,28 +1,51 @@
 //! Bundles: entries, op records and values together with what proves them, for one checkpoint.
 //!
 //! ```text
-//! "chronolith/bundle/1\n" · checkpoint (4-byte length) · revisions 4 · revision*
+//! "chronolith/bundle/2\n" · checkpoint (4-byte length) · revisions 4 · revision*
 //! revision:  entry 70 · path · operations 4 · operation*
-//! operation: position 4 · path · op record (4-byte length) · value length 4, ffffffff is absent · value
+//! operation: position 4 · path · what is shown
+//! shown:     01 · op record (4-byte length) · value (4-byte length)     a put, whole
+//!            02 · op record (4-byte length)      a removal; a put without its value
+//!            03 · hash of the op record 32       what compaction and erasure leave
 //! path:      hashes 1 · hash 32*
 //! ```
 //! Revisions ascend, and so do positions: there is one encoding. Each byte is inside something hashed
-//! or is checked against it, so a bundle with any bit changed is refused.
+//! or is checked against it, so a bundle with any bit changed is refused. Whether a hash is all that
+//! compaction left or all that erasure left, no bundle says: nothing could prove it.
 
 use crate::{
-    Checkpoint, ENTRY_BYTES, Entry, Error, HASH_BYTES, Hash, OpRecord, Policy, Result, SignedNote,
+    Checkpoint, ENTRY_BYTES, Entry, Error, HASH_BYTES, Hash, OpKind, OpRecord, Policy, Result,
+    SignedNote,
     bytes::{Fields, push_prefixed},
     proof_file::verify_entry,
     verify_inclusion,
 };
+use std::collections::BTreeSet;
 
-const MAGIC: &[u8] = b"chronolith/bundle/1\n";
+const MAGIC: &[u8] = b"chronolith/bundle/2\n";
 /// Larger bundles are refused before they are read: split the range.
 pub const MAX_BUNDLE_BYTES: usize = 1 << 30;
 /// A tree of 2^64 leaves has paths of this length.
 const MAX_PATH: u8 = 64;
-/// Length that stands for a value which is not in the bundle.
-const ABSENT: u32 = u32::MAX;
+const FULL: u8 = 1;
+const META: u8 = 2;
+const HASH: u8 = 3;
+
+/// How much of an operation is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A put with everything it did.
+    Full {
+        /// The encoded [`OpRecord`].
+        record: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// The encoded [`OpRecord`]: of a removal, or of a put whose value was compacted or left out.
+    Meta(Vec<u8>),
+    /// The hash of the op record, which is all that compaction or erasure left.
+    Hash(Hash),
+}
 
 /// One operation with its place in its revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +54,8 @@ pub struct ProvenOp {
     pub position: u32,
     /// Siblings on the way to the operations root.
     pub path: Vec<Hash>,
-    /// The encoded [`OpRecord`].
-    pub record: Vec<u8>,
-    /// The value; none where it was compacted, erased or left out.
-    pub value: Option<Vec<u8>>,
+    /// What is left of it, or what the bundle's maker wants to show.
+    pub shown: Shown,
 }
 
 /// One revision with those of its operations that the bundle shows.
@@ -57,38 +78,88 @@ pub struct Bundle {
     pub revisions: Vec<ProvenRevision>,
 }
 
+impl Shown {
+    /// What is shown of a record: without the value where that is not given.
+    pub fn of(record: &OpRecord<'_>, value: Option<&[u8]>) -> Self {
+        match value {
+            Some(value) if record.kind == OpKind::Put => {
+                Self::Full { record: record.encode(), value: value.to_vec() }
+            }
+            _ => Self::Meta(record.encode()),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Full { record, value } => {
+                out.push(FULL);
+                push_prefixed(out, record);
+                push_prefixed(out, value);
+            }
+            Self::Meta(record) => {
+                out.push(META);
+                push_prefixed(out, record);
+            }
+            Self::Hash(hash) => {
+                out.push(HASH);
+                out.extend_from_slice(&hash.0);
+            }
+        }
+    }
+
+    fn decode_from(fields: &mut Fields<'_>) -> Result<Self> {
+        let record = |fields: &mut Fields<'_>| Ok::<_, Error>(fields.prefixed()?.to_vec());
+        match fields.byte()? {
+            FULL => Ok(Self::Full { record: record(fields)?, value: fields.prefixed()?.to_vec() }),
+            META => record(fields).map(Self::Meta),
+            HASH => Ok(Self::Hash(Hash(fields.array()?))),
+            _ => Err(fields.malformed("unknown level of an operation")),
+        }
+    }
+}
+
 impl ProvenOp {
-    /// The record, decoded.
-    pub fn decode(&self) -> Result<OpRecord<'_>> {
-        OpRecord::decode(&self.record)
+    /// The record, decoded; none where only its hash is shown.
+    pub fn record(&self) -> Result<Option<OpRecord<'_>>> {
+        match &self.shown {
+            Shown::Full { record, .. } | Shown::Meta(record) => OpRecord::decode(record).map(Some),
+            Shown::Hash(_) => Ok(None),
+        }
+    }
+
+    /// The value, if it is shown.
+    pub fn value(&self) -> Option<&[u8]> {
+        match &self.shown {
+            Shown::Full { value, .. } => Some(value),
+            _ => None,
+        }
     }
 
     fn verify(&self, entry: &Entry) -> Result<()> {
-        let record = self.decode()?;
-        let leaf = Hash::of_leaf(&self.record);
+        let leaf = match &self.shown {
+            Shown::Full { record, .. } | Shown::Meta(record) => Hash::of_leaf(record),
+            Shown::Hash(hash) => *hash,
+        };
         let (position, ops) = (u64::from(self.position), u64::from(entry.ops));
         verify_inclusion(&leaf, position, ops, &self.path, &entry.ops_root)?;
-        self.value.as_deref().map_or(Ok(()), |value| record.verify_value(value))
+        match (self.record()?, self.value()) {
+            (Some(record), Some(_)) if record.kind != OpKind::Put => {
+                Err(Error::Malformed { what: "bundle", why: "a removal with a value" })
+            }
+            (Some(record), Some(value)) => record.verify_value(value),
+            _ => Ok(()),
+        }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.position.to_be_bytes());
         push_path(out, &self.path);
-        push_prefixed(out, &self.record);
-        match &self.value {
-            Some(value) => push_prefixed(out, value),
-            None => out.extend_from_slice(&ABSENT.to_be_bytes()),
-        }
+        self.shown.encode(out);
     }
 
     fn decode_from(fields: &mut Fields<'_>) -> Result<Self> {
         let (position, path) = (fields.u32()?, path(fields)?);
-        let record = fields.prefixed()?.to_vec();
-        let value = match fields.u32()? {
-            ABSENT => None,
-            length => Some(fields.take(length as usize)?.to_vec()),
-        };
-        Ok(Self { position, path, record, value })
+        Ok(Self { position, path, shown: Shown::decode_from(fields)? })
     }
 }
 
@@ -157,29 +228,52 @@ impl Bundle {
 
     /// Checks, besides, that the bundle shows each version of `key` from its first revision here to
     /// its last: every version names the one before it, so none can be left out in between.
+    ///
+    /// A version of which only the hash is left closes the chain towards the newer side. What it names
+    /// itself nobody can see any more, so versions before it might be left out.
     pub fn verify_history(&self, policy: &Policy, key: &[u8]) -> Result<Checkpoint> {
         let checkpoint = self.verify(policy)?;
-        let mut newest: Option<u64> = None;
+        let mut chain = Chain::default();
         for revision in &self.revisions {
             for op in &revision.ops {
-                let record = op.decode()?;
-                if record.key == key {
-                    follows(newest, &record, revision.entry.revision)?;
-                    newest = Some(revision.entry.revision);
-                }
+                chain.follow(revision.entry.revision, op.record()?.as_ref(), key)?;
             }
         }
         Ok(checkpoint)
     }
 }
 
-/// A key changed several times in one revision names the version before that revision each time.
-fn follows(newest: Option<u64>, record: &OpRecord<'_>, at: u64) -> Result<()> {
-    match newest {
-        Some(newest) if newest != at && record.previous != newest => {
-            Err(Error::Mismatch { what: "chain of the key's versions", revision: Some(at) })
+/// Where the chain of a key's versions has got to.
+#[derive(Default)]
+struct Chain {
+    newest: Option<u64>,
+    /// Revisions that hold something which may have been a version of the key.
+    hashed: BTreeSet<u64>,
+}
+
+impl Chain {
+    fn follow(&mut self, at: u64, record: Option<&OpRecord<'_>>, key: &[u8]) -> Result<()> {
+        match record {
+            None => {
+                self.hashed.insert(at);
+            }
+            Some(record) if record.key == key => {
+                let follows = self.newest.is_none_or(|newest| {
+                    // A key changed several times in one revision names the version before that
+                    // revision each time.
+                    newest == at
+                        || record.previous == newest
+                        || (record.previous > newest && self.hashed.contains(&record.previous))
+                });
+                if !follows {
+                    let what = "chain of the key's versions";
+                    return Err(Error::Mismatch { what, revision: Some(at) });
+                }
+                self.newest = Some(at);
+            }
+            Some(_) => {}
         }
-        _ => Ok(()),
+        Ok(())
     }
 }
 

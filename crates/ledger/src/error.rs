@@ -41,6 +41,14 @@ pub enum Error {
         /// Leaves in the tree.
         size: u64,
     },
+    /// The leaf was pruned: what was kept begins later. Ask for a later one, or a log that was not pruned.
+    #[error("leaf {index} was pruned: the log is kept from leaf {min_index} on")]
+    Pruned {
+        /// The leaf asked for.
+        index: u64,
+        /// The first one that is kept.
+        min_index: u64,
+    },
     /// A run was handed to the follower out of order. The caller must send the revisions in order.
     #[error("the ledger expects revision {expected}, not {given}")]
     OutOfOrder {

@@ -4,7 +4,7 @@
 //! of its own: whoever applies decides where it runs. After a crash it asks for everything behind
 //! [`Follower::watermark`], which is what the tile files had on the disk.
 
-use crate::{Entry, Error, Hash, Result, Revision, TileWriter, leaf_index, revision_of_leaf};
+use crate::{Entry, Error, Result, Revision, TileWriter, leaf_index, revision_of_leaf};
 
 /// Leaves after which the files are synced unasked, so that a start never recomputes more: about 50 ms.
 pub const SYNC_EVERY_LEAVES: u64 = 1 << 16;
@@ -35,25 +35,28 @@ impl Follower {
     pub fn follow<'a>(&mut self, run: impl IntoIterator<Item = Revision<'a>>) -> Result<u64> {
         for revision in run {
             if revision.revision > self.watermark() {
-                self.append(revision.revision, revision.leaf_hash())?;
+                self.append(&revision.leaf().entry)?;
             }
         }
         self.flush()
     }
 
-    /// Appends a leaf that was computed elsewhere.
-    pub fn append(&mut self, revision: u64, leaf: Hash) -> Result<()> {
+    /// Appends the leaf of an entry that was computed elsewhere.
+    pub fn append(&mut self, entry: &Entry) -> Result<()> {
         let size = self.tiles.frontier().size();
-        if leaf_index(revision) != Some(size) {
-            return Err(Error::OutOfOrder { expected: revision_of_leaf(size), given: revision });
+        if leaf_index(entry.revision) != Some(size) {
+            let expected = revision_of_leaf(size);
+            return Err(Error::OutOfOrder { expected, given: entry.revision });
         }
-        self.tiles.append(leaf);
+        self.tiles.append(&entry.encode());
         Ok(())
     }
 
-    /// Appends a leaf by its entry.
-    pub fn append_entry(&mut self, entry: &Entry) -> Result<()> {
-        self.append(entry.revision, Hash::of_leaf(&entry.encode()))
+    /// Drops the leaves and entries of revisions before `revision`, in whole tiles. The first revision
+    /// that can still be proven.
+    pub fn prune(&mut self, revision: u64) -> Result<u64> {
+        let index = leaf_index(revision).unwrap_or_default();
+        self.tiles.prune(index).map(revision_of_leaf)
     }
 
     /// Whether the next [`flush`](Self::flush) will sync. What the leaves were computed from must be on

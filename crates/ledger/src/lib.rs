@@ -36,11 +36,12 @@ mod hash;
 mod note;
 mod proof;
 mod proof_file;
+mod prune;
 mod revision;
 mod tiles;
 
 pub use audit::{Audit, Finding};
-pub use bundle::{Bundle, MAX_BUNDLE_BYTES, ProvenOp, ProvenRevision};
+pub use bundle::{Bundle, MAX_BUNDLE_BYTES, ProvenOp, ProvenRevision, Shown};
 pub use checkpoint::{Checkpoint, Policy};
 pub use error::{Error, Result, Verdict};
 pub use follower::{Follower, SYNC_EVERY_LEAVES};

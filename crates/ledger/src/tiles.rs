@@ -1,15 +1,24 @@
 //! Flat tile files: the tree as tlog-tiles lays it out, 32 bytes an entry and nothing else.
 //!
 //! ```text
-//! L0     hash of leaf 0 · hash of leaf 1 · …            tile n of level L = bytes 8192·n ‥ 8192·(n+1)
-//! L1     root of leaves 0‥255 · root of 256‥511 · …
-//! L2     …                                              state    size and root at the last sync
+//! entries  entry 0 · entry 1 · …                          70 bytes each, what the leaves are hashes of
+//! L0       hash of leaf 0 · hash of leaf 1 · …            tile n of level L = bytes 8192·n ‥ 8192·(n+1)
+//! L1       root of leaves 0‥255 · root of 256‥511 · …
+//! L2       …                                              state    size and root at the last sync
+//!          ╰ pruned: leaves and entries below `pruned` are holes ╯
 //! ```
 //! Writing only appends, and only flushes to the disk now and then: the files are derived data. `state`
 //! names a size up to which everything is on the disk, and its root. Opening cuts the files back to it,
 //! checks the root, and whoever follows the revisions appends the rest again.
+//!
+//! Pruning takes whole tiles of leaves and entries from the front. The levels above stay, and they are
+//! all that a proof about a later leaf, or between two later sizes, needs of them: every subtree beside
+//! such a path that is smaller than a tile lies in a tile that was kept.
 
-use crate::{Entries, Error, Frontier, HASH_BYTES, Hash, Result, checkpoint::decimal, proof::node};
+use crate::{
+    ENTRY_BYTES, Entries, Entry, Error, Frontier, HASH_BYTES, Hash, Result, checkpoint::decimal,
+    proof::node, prune, revision_of_leaf,
+};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -22,9 +31,18 @@ pub const TILE_WIDTH: u64 = 256;
 /// 256^8 leaves are more than 2^63.
 const LEVELS: u32 = 8;
 const STATE: &str = "state";
+const ENTRIES: &str = "entries";
 
-fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
+pub(crate) fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error + '_ {
     move |source| Error::Io { path: path.to_owned(), source }
+}
+
+fn whole_records(path: &Path, width: usize) -> Result<u64> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len() / width as u64),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(io_at(path)(error)),
+    }
 }
 
 fn level_path(dir: &Path, level: u32) -> PathBuf {
@@ -62,18 +80,77 @@ impl TileFiles {
 
     /// Whole leaves on the disk, synced or not.
     pub fn size(&self) -> Result<u64> {
-        let path = level_path(&self.dir, 0);
-        match fs::metadata(&path) {
-            Ok(found) => Ok(found.len() / HASH_BYTES as u64),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(io_at(&path)(error)),
-        }
+        whole_records(&level_path(&self.dir, 0), HASH_BYTES)
+    }
+
+    /// Whole entries on the disk: as many as leaves, unless something ended between the two.
+    pub fn entries_size(&self) -> Result<u64> {
+        whole_records(&self.dir.join(ENTRIES), ENTRY_BYTES)
+    }
+
+    /// Leaves up to which everything was on the disk at the last sync.
+    pub fn synced(&self) -> Result<u64> {
+        Ok(read_state(&self.dir)?.map_or(0, |(size, _)| size))
     }
 
     /// The bytes of a tile, as served to tlog clients.
     pub fn tile(&self, level: u32, index: u64, width: u64) -> Result<Vec<u8>> {
         let entries = self.entries(level, index * TILE_WIDTH, width)?;
         Ok(entries.iter().flat_map(|entry| entry.0).collect())
+    }
+
+    /// The first leaf that is still there; everything from it on can be proven.
+    pub fn min_index(&self) -> Result<u64> {
+        prune::min_index(&self.dir)
+    }
+
+    /// Entries of leaves, one behind the other: 70 bytes each.
+    pub fn entry_bytes(&self, start: u64, count: u64) -> Result<Vec<u8>> {
+        let bytes = self.records(&self.dir.join(ENTRIES), ENTRY_BYTES, start, count)?;
+        let hole = |entry: &[u8]| entry.iter().all(|byte| *byte == 0);
+        match bytes.chunks_exact(ENTRY_BYTES).position(hole) {
+            Some(at) => Err(self.missing(start + at as u64)),
+            None => Ok(bytes),
+        }
+    }
+
+    /// A leaf's entry.
+    pub fn entry(&self, index: u64) -> Result<Entry> {
+        Entry::decode(&self.entry_bytes(index, 1)?)
+    }
+
+    /// A bundle of entries, as served to tlog clients (`tile/entries/…`): each behind its 2-byte length.
+    pub fn entry_bundle(&self, index: u64, width: u64) -> Result<Vec<u8>> {
+        let length = u16::try_from(ENTRY_BYTES).expect("70 bytes").to_be_bytes();
+        let entries = self.entry_bytes(index * TILE_WIDTH, width)?;
+        let framed = |entry: &[u8]| [&length, entry].concat();
+        Ok(entries.chunks_exact(ENTRY_BYTES).flat_map(framed).collect())
+    }
+
+    fn records(&self, path: &Path, width: usize, start: u64, count: u64) -> Result<Vec<u8>> {
+        let out_of = |size| Error::OutOfTree { index: start.saturating_add(count), size };
+        let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(width));
+        let at = start.checked_mul(width as u64);
+        let (Some(length), Some(at)) = (length, at) else { return Err(out_of(self.size()?)) };
+        let file = File::open(path).map_err(io_at(path))?;
+        let mut bytes = vec![0; length];
+        match file.read_exact_at(&mut bytes, at) {
+            Ok(()) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(out_of(self.size()?)),
+            Err(error) => Err(io_at(path)(error)),
+        }
+    }
+
+    /// What zeros in the place of a leaf mean: no hash is zero, and no entry.
+    fn missing(&self, index: u64) -> Error {
+        match self.min_index() {
+            Ok(min_index) if index < min_index => Error::Pruned { index, min_index },
+            Ok(_) => Error::Mismatch {
+                what: "leaf in the tiles (there are zeros in its place)",
+                revision: Some(revision_of_leaf(index)),
+            },
+            Err(error) => error,
+        }
     }
 
     /// The right edge of the tree at `size`.
@@ -88,17 +165,11 @@ impl TileFiles {
 
 impl Entries for TileFiles {
     fn entries(&self, level: u32, start: u64, count: u64) -> Result<Vec<Hash>> {
-        let path = level_path(&self.dir, level);
-        let file = File::open(&path).map_err(io_at(&path))?;
-        let length =
-            usize::try_from(count).map_err(|_| Error::OutOfTree { index: start, size: 0 })?;
-        let mut bytes = vec![0; length * HASH_BYTES];
-        match file.read_exact_at(&mut bytes, start * HASH_BYTES as u64) {
-            Ok(()) => Ok(hashes(&bytes)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::OutOfTree { index: (start + count) << (8 * level), size: self.size()? })
-            }
-            Err(error) => Err(io_at(&path)(error)),
+        let bytes = self.records(&level_path(&self.dir, level), HASH_BYTES, start, count)?;
+        let found = hashes(&bytes);
+        match found.iter().position(|hash| hash.0 == [0; HASH_BYTES]) {
+            Some(at) => Err(self.missing((start + at as u64) << (8 * level))),
+            None => Ok(found),
         }
     }
 }
@@ -115,11 +186,15 @@ struct Level {
 }
 
 impl Level {
-    fn open(dir: &Path, level: u32, entries: u64) -> Result<Self> {
-        let path = level_path(dir, level);
-        let file =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(io_at(&path))?;
-        file.set_len(entries * HASH_BYTES as u64).map_err(io_at(&path))?;
+    fn open(path: PathBuf, size_bytes: u64) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(&path).map_err(io_at(&path))?;
+        // What is missing at the end may not come back as zeros.
+        let found = file.metadata().map_err(io_at(&path))?.len();
+        if found < size_bytes {
+            return Err(Error::mismatch("length of the tile files and their state"));
+        }
+        file.set_len(size_bytes).map_err(io_at(&path))?;
         Ok(Self { path, file, pending: Vec::new() })
     }
 
@@ -139,6 +214,7 @@ impl Level {
 pub struct TileWriter {
     dir: PathBuf,
     levels: Vec<Level>,
+    entries: Level,
     frontier: Frontier,
     synced: u64,
 }
@@ -148,18 +224,18 @@ impl TileWriter {
     pub fn open(dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir).map_err(io_at(dir))?;
         let (size, root) = read_state(dir)?.unwrap_or((0, Hash::of_empty_tree()));
-        let tiles = TileFiles::at(dir);
-        if tiles.size()? < size {
-            return Err(Error::mismatch("length of the tile files and their state"));
-        }
-        let levels: Vec<_> = (0..LEVELS)
-            .map(|level| Level::open(dir, level, size >> (8 * level)))
-            .collect::<Result<_>>()?;
-        let frontier = tiles.frontier_at(size)?;
+        let level =
+            |level| Level::open(level_path(dir, level), (size >> (8 * level)) * HASH_BYTES as u64);
+        let levels: Vec<_> = (0..LEVELS).map(level).collect::<Result<_>>()?;
+        let entries = Level::open(dir.join(ENTRIES), size * ENTRY_BYTES as u64)?;
+        let frontier = TileFiles::at(dir).frontier_at(size)?;
         if frontier.root() != root {
             return Err(Error::mismatch("tile files and their state"));
         }
-        Ok(Self { dir: dir.to_owned(), levels, frontier, synced: size })
+        let writer = Self { dir: dir.to_owned(), levels, entries, frontier, synced: size };
+        // A crash may have come between the order and the holes.
+        writer.make_holes(prune::min_index(dir)?)?;
+        Ok(writer)
     }
 
     /// The right edge of the tree.
@@ -178,18 +254,39 @@ impl TileWriter {
     }
 
     /// Appends a leaf in memory.
-    pub fn append(&mut self, leaf: Hash) {
+    pub fn append(&mut self, entry: &[u8; ENTRY_BYTES]) {
         let levels = &mut self.levels;
-        self.frontier.append_with(leaf, |height, hash| {
+        self.frontier.append_with(Hash::of_leaf(entry), |height, hash| {
             if height % 8 == 0 {
                 levels[(height / 8) as usize].pending.extend_from_slice(&hash.0);
             }
         });
+        self.entries.pending.extend_from_slice(entry);
+    }
+
+    /// Drops the leaves and entries below `min_index`, in whole tiles, and answers with the first one
+    /// that is left. The newest leaves stay whatever is asked for: only what is on the disk can go.
+    pub fn prune(&mut self, min_index: u64) -> Result<u64> {
+        let whole = min_index.min(self.synced) / TILE_WIDTH * TILE_WIDTH;
+        let before = prune::min_index(&self.dir)?;
+        if whole <= before {
+            return Ok(before);
+        }
+        // First the order, then the holes: zeros that nobody ordered are damage.
+        prune::write_min_index(&self.dir, whole)?;
+        self.make_holes(whole)?;
+        Ok(whole)
+    }
+
+    fn make_holes(&self, min_index: u64) -> Result<()> {
+        prune::make_hole(&self.levels[0].path, min_index * HASH_BYTES as u64)?;
+        prune::make_hole(&self.entries.path, min_index * ENTRY_BYTES as u64)
     }
 
     /// Hands what was appended to the system, so that readers see it.
     pub fn flush(&mut self) -> Result<()> {
-        self.levels.iter_mut().filter(|level| !level.pending.is_empty()).try_for_each(Level::flush)
+        let files = self.levels.iter_mut().chain([&mut self.entries]);
+        files.filter(|file| !file.pending.is_empty()).try_for_each(Level::flush)
     }
 
     /// Puts everything on the disk and remembers it in `state`.
@@ -198,7 +295,7 @@ impl TileWriter {
         if size == self.synced {
             return Ok(());
         }
-        self.levels.iter_mut().try_for_each(Level::sync)?;
+        self.levels.iter_mut().chain([&mut self.entries]).try_for_each(Level::sync)?;
         write_state(&self.dir, size, &self.frontier.root())?;
         self.synced = size;
         Ok(())
@@ -218,12 +315,16 @@ fn read_state(dir: &Path) -> Result<Option<(u64, Hash)>> {
     Ok(Some((decimal(size, "state of the tile files")?, Hash::from_base64(root)?)))
 }
 
-/// Replaces the state as a whole: the old one stays until the new one is on the disk.
 fn write_state(dir: &Path, size: u64, root: &Hash) -> Result<()> {
-    let (path, new) = (dir.join(STATE), dir.join("state.new"));
+    replace(dir, STATE, &format!("{size}\n{}\n", root.to_base64()))
+}
+
+/// Replaces a small file as a whole: the old one stays until the new one is on the disk.
+pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> Result<()> {
+    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
     let write = || {
         let mut file = File::create(&new)?;
-        writeln!(file, "{size}\n{}", root.to_base64())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&new, &path)?;
         File::open(dir)?.sync_all()

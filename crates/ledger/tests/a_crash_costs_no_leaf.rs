@@ -52,6 +52,7 @@ proptest! {
             let kept = (synced >> (8 * level)) * 32;
             tear(&dir.path().join(format!("L{level}")), kept + at, garbage);
         }
+        tear(&dir.path().join("entries"), synced * 70 + at, garbage);
         fs::write(dir.path().join("state.new"), b"half a st").unwrap();
         let follower = follow(dir.path(), synced + 1 + more + last);
         let size = synced + more + last;
@@ -59,7 +60,7 @@ proptest! {
         prop_assert_eq!(root_at(&follower.tiles().files(), size).unwrap(), expected(size));
         let notes = vec![Checkpoint { origin: ORIGIN.into(), size, root: expected(size) }];
         let files = follower.tiles().files();
-        let mut audit = Audit::new(&files, size, notes);
+        let mut audit = Audit::new(&files, size, notes).unwrap();
         for number in 2..size + 2 {
             audit.leaf(number, Some(leaf_hash(number))).unwrap();
         }

@@ -29,7 +29,7 @@ fn records() -> Vec<(u64, Hash)> {
 
 fn run(dir: &Path, records: &[(u64, Hash)], checkpoints: Vec<Checkpoint>) -> Result<()> {
     let files = TileFiles::at(dir);
-    let mut audit = Audit::new(&files, files.size()?, checkpoints);
+    let mut audit = Audit::new(&files, files.size()?, checkpoints)?;
     records.iter().try_for_each(|(number, leaf)| audit.leaf(*number, Some(*leaf)))?;
     audit.finish()
 }
@@ -103,9 +103,15 @@ fn a_node_in_the_tiles_was_changed() {
 fn both_were_changed_alike() {
     let dir = tempfile::tempdir().unwrap();
     let mut records = records();
-    records[950].1 = Hash::of_leaf(b"another");
+    let mut forged = entry(952);
+    forged[40] ^= 1;
+    records[950].1 = Hash::of_leaf(&forged);
     let mut writer = TileWriter::open(dir.path()).unwrap();
-    records.iter().for_each(|(_, leaf)| writer.append(*leaf));
+    for (number, _) in &records {
+        let mut entry = entry(*number);
+        entry[40] ^= u8::from(*number == 952);
+        writer.append(&entry);
+    }
     writer.flush().unwrap();
     // Only the checkpoints know; they bound the damage: good at 800, bad at 1200.
     assert_eq!(found(run(dir.path(), &records, checkpoints())).1, Some(802));
@@ -125,7 +131,7 @@ fn records_are_gone_and_their_hashes_stayed() {
     let dir = tempfile::tempdir().unwrap();
     write_tiles(dir.path(), SIZE);
     let files = TileFiles::at(dir.path());
-    let mut audit = Audit::new(&files, SIZE, checkpoints());
+    let mut audit = Audit::new(&files, SIZE, checkpoints()).unwrap();
     for (number, leaf) in records() {
         audit.leaf(number, (number > 700).then_some(leaf)).unwrap();
     }

@@ -59,8 +59,8 @@ fn of_a_bundle_with_an_empty_value() {
     let revision = Revision { revision: 2, time_ms: 5, actor: [0; 16], salt: [3; 16], ops: &ops };
     let Leaf { entry, op_hashes } = revision.leaf();
     assert_eq!(entry.ops_root, op_hashes[0]);
-    let record = revision.record(0).encode();
-    let ops = vec![ProvenOp { position: 0, path: Vec::new(), record, value: Some(Vec::new()) }];
+    let shown = Shown::of(&revision.record(0), Some(b""));
+    let ops = vec![ProvenOp { position: 0, path: Vec::new(), shown }];
     let checkpoint = signed(1, revision.leaf_hash());
     let bundle =
         Bundle { checkpoint, revisions: vec![ProvenRevision { entry, path: Vec::new(), ops }] };
@@ -99,9 +99,8 @@ proptest! {
 fn by_exchanging_what_is_true_elsewhere() {
     let honest = bundle([9, 24], 40);
     let mut swapped = honest.clone();
-    let (a, b) =
-        (swapped.revisions[0].ops[0].value.clone(), swapped.revisions[1].ops[0].value.clone());
-    (swapped.revisions[0].ops[0].value, swapped.revisions[1].ops[0].value) = (b, a);
+    let [a, b] = [1, 0].map(|revision| honest.revisions[revision].ops[0].shown.clone());
+    (swapped.revisions[0].ops[0].shown, swapped.revisions[1].ops[0].shown) = (a, b);
     let error = swapped.verify(&policy()).unwrap_err();
     assert_eq!((error.verdict(), error.revision()), (Verdict::Tampered, Some(9)));
     let mut moved = honest.clone();
@@ -117,18 +116,95 @@ fn by_leaving_out_a_version_of_a_key() {
     let key = b"key/4".to_vec();
     let whole = bundle([9, 14, 19, 24], 40);
     let mut chained = whole.clone();
-    chained
-        .revisions
-        .iter_mut()
-        .for_each(|revision| revision.ops.retain(|op| op.decode().unwrap().key == key));
+    chained.revisions.iter_mut().for_each(|revision| {
+        revision.ops.retain(|op| op.record().unwrap().is_some_and(|record| record.key == key))
+    });
     let previous: Vec<_> = chained
         .revisions
         .iter()
-        .map(|revision| revision.ops[0].decode().unwrap().previous)
+        .map(|revision| revision.ops[0].record().unwrap().unwrap().previous)
         .collect();
     assert_eq!(previous, [3, 8, 13, 18]);
     // The made-up history names a revision one too low, so even the whole of it is no chain.
     let error = chained.verify_history(&policy(), &key).unwrap_err();
     assert_eq!(error.revision(), Some(14));
     assert!(chained.verify_history(&policy(), b"another key").is_ok());
+}
+
+/// The history of key/4, of which revision 19 shows as much as `shown` leaves of it.
+fn history(shown: impl Fn(&ProvenOp) -> Shown) -> Bundle {
+    let honest = |revision: u64| {
+        [Op {
+            kind: OpKind::Put,
+            key: b"key/4",
+            value: b"value",
+            previous: if revision == 9 { 0 } else { revision - 5 },
+            create: 9,
+            version: (revision - 4) / 5,
+            lease: 0,
+        }]
+    };
+    let leaves: Vec<_> = (2..30)
+        .map(|revision| {
+            let ops = honest(revision.max(9));
+            Revision { revision, time_ms: 1, actor: [0; 16], salt: [1; 16], ops: &ops }.leaf_hash()
+        })
+        .collect();
+    let proven = |revision: u64| {
+        let ops = honest(revision);
+        let made = Revision { revision, time_ms: 1, actor: [0; 16], salt: [1; 16], ops: &ops };
+        let whole = Shown::of(&made.record(0), Some(b"value"));
+        let mut op = ProvenOp { position: 0, path: Vec::new(), shown: whole };
+        if revision == 19 {
+            op.shown = shown(&op);
+        }
+        let path = inclusion_proof(&leaves[..], revision - 2, 28).unwrap();
+        ProvenRevision { entry: made.leaf().entry, path, ops: vec![op] }
+    };
+    let root = root_at(&leaves[..], 28).unwrap();
+    Bundle { checkpoint: signed(28, root), revisions: [14, 19, 24].map(proven).to_vec() }
+}
+
+#[test]
+fn of_what_is_left_of_a_version_and_no_more_than_that_is_believed() {
+    let record = |op: &ProvenOp| op.record().unwrap().unwrap().encode();
+    let key = b"key/4";
+    for shown in [
+        history(|op| op.shown.clone()),
+        history(|op| Shown::Meta(record(op))),
+        history(|op| Shown::Hash(Hash::of_leaf(&record(op)))),
+    ] {
+        assert_each_bit_matters(&shown.encode(), accepts_bundle);
+        assert_eq!(Bundle::decode(&shown.encode()).unwrap(), shown);
+        shown.verify_history(&policy(), key).unwrap();
+        let mut gap = shown;
+        gap.revisions.remove(1);
+        assert_eq!(gap.verify_history(&policy(), key).unwrap_err().revision(), Some(24));
+    }
+    let other = history(|_| Shown::Hash(Hash::of_leaf(b"another")));
+    assert_eq!(other.verify(&policy()).unwrap_err().revision(), Some(19));
+}
+
+#[test]
+fn of_a_removal_that_claims_a_value() {
+    let ops = [Op {
+        kind: OpKind::Delete,
+        key: b"k",
+        value: b"",
+        previous: 0,
+        create: 0,
+        version: 0,
+        lease: 0,
+    }];
+    let removal = Revision { revision: 2, time_ms: 5, actor: [0; 16], salt: [3; 16], ops: &ops };
+    let bundle = |shown| {
+        let ops = vec![ProvenOp { position: 0, path: Vec::new(), shown }];
+        let entry = removal.leaf().entry;
+        let revisions = vec![ProvenRevision { entry, path: Vec::new(), ops }];
+        Bundle { checkpoint: signed(1, removal.leaf_hash()), revisions }.encode()
+    };
+    let record = removal.record(0).encode();
+    assert_each_bit_matters(&bundle(Shown::Meta(record.clone())), accepts_bundle);
+    assert_eq!(Shown::of(&removal.record(0), Some(b"")), Shown::Meta(record.clone()));
+    assert!(!accepts_bundle(&bundle(Shown::Full { record, value: Vec::new() })));
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use chronolith_ledger::*;
+use common::write_tiles;
 use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -124,13 +125,45 @@ impl TileReader for AsClient {
     fn save_tiles(&self, _: &[tlog_tiles::Tile], _: &[Vec<u8>]) {}
 }
 
+fn made_up_entry(index: u64) -> [u8; ENTRY_BYTES] {
+    let mut entry = [1; ENTRY_BYTES];
+    entry[2..10].copy_from_slice(&index.to_be_bytes());
+    entry
+}
+
+/// The entries of a bundle, each behind its length, as tlog-tiles has it.
+fn unframed(mut bundle: &[u8]) -> Vec<Vec<u8>> {
+    let mut entries = Vec::new();
+    while let Some((length, rest)) = bundle.split_first_chunk::<2>() {
+        let (entry, rest) = rest.split_at(usize::from(u16::from_be_bytes(*length)));
+        entries.push(entry.to_vec());
+        bundle = rest;
+    }
+    entries
+}
+
+#[test]
+fn a_tlog_client_finds_the_entries_of_its_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = write_tiles(dir.path(), 700).files();
+    for (index, width) in [(0, 256), (1, 256), (2, 188), (2, 5)] {
+        let entries = unframed(&files.entry_bundle(index, width).unwrap());
+        let leaves = files.entries(0, index * 256, width).unwrap();
+        let hashes: Vec<_> = entries.iter().map(|entry| Hash::of_leaf(entry)).collect();
+        assert_eq!((hashes, entries.len() as u64), (leaves, width));
+    }
+    assert_eq!(files.entry(41).unwrap().revision, 43);
+    assert!(matches!(files.entry_bundle(2, 189), Err(Error::OutOfTree { .. })));
+}
+
 #[test]
 fn a_tlog_client_reads_our_tiles() {
     let dir = tempfile::tempdir().unwrap();
     let size = 70_123;
     let mut writer = TileWriter::open(dir.path()).unwrap();
-    let leaves = leaves(size);
-    leaves.iter().for_each(|leaf| writer.append(*leaf));
+    let entries: Vec<_> = (0..size).map(made_up_entry).collect();
+    entries.iter().for_each(|entry| writer.append(entry));
+    let leaves: Vec<_> = entries.iter().map(|entry| Hash::of_leaf(entry)).collect();
     writer.flush().unwrap();
     let root = writer.frontier().root();
     let client = AsClient(writer.files());
@@ -199,7 +232,7 @@ proptest! {
     fn the_frontier_of_the_tiles_is_the_frontier(size in 0u64..2000) {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = TileWriter::open(dir.path()).unwrap();
-        leaves(size).into_iter().for_each(|leaf| writer.append(leaf));
+        (0..size).for_each(|index| writer.append(&made_up_entry(index)));
         writer.flush().unwrap();
         prop_assert_eq!(&writer.files().frontier_at(size).unwrap(), writer.frontier());
     }

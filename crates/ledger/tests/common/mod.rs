@@ -52,6 +52,10 @@ pub(crate) fn leaf_hash(number: u64) -> Hash {
     with_revision(number, |revision| revision.leaf_hash())
 }
 
+pub(crate) fn entry(number: u64) -> [u8; ENTRY_BYTES] {
+    with_revision(number, |revision| revision.leaf().entry.encode())
+}
+
 pub(crate) fn log_key() -> SigningKey {
     SigningKey::from_seed(ORIGIN, KeyKind::Log, &[1; 32]).unwrap()
 }
@@ -81,7 +85,7 @@ pub(crate) fn signed(size: u64, root: Hash) -> SignedNote {
 pub(crate) fn write_tiles(dir: &Path, size: u64) -> TileWriter {
     let mut writer = TileWriter::open(dir).unwrap();
     for index in writer.frontier().size()..size {
-        writer.append(leaf_hash(revision_of_leaf(index)));
+        writer.append(&entry(revision_of_leaf(index)));
     }
     writer.flush().unwrap();
     writer
@@ -98,8 +102,11 @@ pub(crate) fn proven(number: u64, size: u64, leaves: &[Hash]) -> ProvenRevision 
                 leaf.op_hashes.len() as u64,
             )
             .unwrap(),
-            record: revision.record(position).encode(),
-            value: (position % 3 != 2).then(|| revision.ops[position].value.to_vec()),
+            shown: match position % 4 {
+                2 => Shown::of(&revision.record(position), None),
+                3 => Shown::Hash(leaf.op_hashes[position]),
+                _ => Shown::of(&revision.record(position), Some(revision.ops[position].value)),
+            },
         };
         let path = inclusion_proof(leaves, leaf_index(number).unwrap(), size).unwrap();
         ProvenRevision { entry: leaf.entry, path, ops: (0..revision.ops.len()).map(op).collect() }
