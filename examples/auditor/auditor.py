@@ -26,7 +26,9 @@ import urllib.request
 TILE = 256
 FIRST_REVISION = 2  # leaf i is revision i + 2
 ED25519_DER = bytes.fromhex("302a300506032b6570032100")  # SubjectPublicKeyInfo up to the key's 32 bytes
-PUT, ABSENT = 1, 0xFFFFFFFF
+PUT = 1
+# How much of an operation a bundle shows.
+FULL, META, HASH = b"\1", b"\2", b"\3"
 
 
 class Tampered(Exception):
@@ -236,9 +238,9 @@ def proof(path, vkey):
 
 def bundle(path, vkey, key=None):
     fields = Fields(read(path), "the bundle")
-    check(fields.take(20) == b"chronolith/bundle/1\n", "unknown first line")
+    check(fields.take(20) == b"chronolith/bundle/2\n", "unknown first line")
     size, root = open_checkpoint(fields.prefixed().decode(), read_key(vkey))
-    newest, values = None, 0
+    newest, values, hashed = None, 0, set()
     count = fields.u32()
     for _ in range(count):
         entry = fields.take(70)
@@ -246,16 +248,24 @@ def bundle(path, vkey, key=None):
         what = f"revision {revision}"
         check_inclusion(leaf_hash(entry), revision - FIRST_REVISION, size, fields.path(), root, what)
         for _ in range(fields.u32()):
-            position, path, data = fields.u32(), fields.path(), fields.prefixed()
-            check_inclusion(leaf_hash(data), position, operations, path, operations_root, what)
-            record, length = Record(data, what), fields.u32()
-            if length != ABSENT:
-                value = fields.take(length)
-                fits = sha256(record.salt, value) == record.digest if record.kind == PUT else not value
+            position, path, shown = fields.u32(), fields.path(), fields.take(1)
+            check(shown in (FULL, META, HASH), f"{what}: an unknown level of an operation")
+            if shown == HASH:
+                # What compaction or erasure left: it may have been any key's.
+                leaf, record = fields.take(32), None
+                hashed.add(revision)
+            else:
+                data = fields.prefixed()
+                leaf, record = leaf_hash(data), Record(data, what)
+            check_inclusion(leaf, position, operations, path, operations_root, what)
+            if shown == FULL:
+                value = fields.prefixed()
+                fits = record.kind == PUT and sha256(record.salt, value) == record.digest
                 check(fits, f"{what}: the value is not the one that was digested")
                 values += 1
-            if key is not None and record.key == key.encode():
+            if key is not None and record is not None and record.key == key.encode():
                 unbroken = newest in (None, revision) or record.previous == newest
+                unbroken = unbroken or record.previous > newest and record.previous in hashed
                 check(unbroken, f"{what}: a version of the key before it is missing")
                 newest = revision
     fields.end()

@@ -218,10 +218,11 @@ fn a_value_with_sha256sum() {
     let op = &log.bundle.revisions[0].ops[0];
     let mut shell = Command::new("sh");
     shell.args(["-c", SHELL]).current_dir(log.home.path());
-    fs::write(log.path("record"), &op.record).unwrap();
-    fs::write(log.path("value"), op.value.as_ref().unwrap()).unwrap();
+    let record = op.record().unwrap().unwrap();
+    fs::write(log.path("record"), record.encode()).unwrap();
+    fs::write(log.path("value"), op.value().unwrap()).unwrap();
     let text = String::from_utf8(shell.output().unwrap().stdout).unwrap();
-    let digest = op.decode().unwrap().value_digest.map(|byte| format!("{byte:02x}")).concat();
+    let digest = record.value_digest.map(|byte| format!("{byte:02x}")).concat();
     assert!(text.starts_with(&digest), "{text}, not {digest}");
     assert!(documented(SHELL));
 }

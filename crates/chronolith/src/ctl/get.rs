@@ -132,10 +132,9 @@ pub(super) fn shows(bundle: &Bundle, kv: &KeyValue) -> Result<Entry, Failure> {
         .find(|revision| revision.entry.revision == kv.mod_revision.unsigned_abs())
         .ok_or_else(missing)?;
     for op in revision.ops.iter().rev() {
-        let record = op.decode()?;
-        if record.key != &kv.key[..] {
+        let Some(record) = op.record()?.filter(|record| record.key == &kv.key[..]) else {
             continue;
-        }
+        };
         // The last change of the key in its revision is what it was afterwards.
         let same = record.kind == OpKind::Put
             && record.create == kv.create_revision.unsigned_abs()
@@ -171,8 +170,11 @@ pub(super) fn key_value(kv: &KeyValue) -> Value {
 /// The key and the value that a put would leave, as far as the caller knows it.
 pub(super) fn just_put(key: Bytes, value: Bytes, lease: i64, bundle: &Bundle) -> Option<KeyValue> {
     let revision = bundle.revisions.last()?;
-    let op =
-        revision.ops.iter().rev().find_map(|op| op.decode().ok().filter(|op| op.key == key))?;
+    let op = revision
+        .ops
+        .iter()
+        .rev()
+        .find_map(|op| op.record().ok().flatten().filter(|op| op.key == key))?;
     Some(KeyValue {
         create_revision: op.create.cast_signed(),
         mod_revision: revision.entry.revision.cast_signed(),

@@ -10,7 +10,7 @@
 //! thread, and every later write is told its cause.
 
 use super::{Error, Result, notary::Notary, queue::Queue};
-use chronolith_ledger::{Follower, Hash, Op, OpKind, Revision, TileFiles, TileWriter};
+use chronolith_ledger::{Entry, Follower, Hash, Op, OpKind, Revision, TileFiles, TileWriter};
 use chronolith_mvcc::{Applied, AppliedRevision, Change, ChangeRef, Kind, Reader, Revised, Stamp};
 use parking_lot::{Condvar, Mutex};
 use std::{
@@ -59,14 +59,14 @@ fn op(change: ChangeRef<'_>) -> Op<'_> {
     }
 }
 
-fn hash_applied(applied: &AppliedRevision<'_>) -> Hash {
-    with_revision(applied.revision, &applied.stamp, applied.changes(), |it| it.leaf_hash())
+fn entry_of(applied: &AppliedRevision<'_>) -> Entry {
+    with_revision(applied.revision, &applied.stamp, applied.changes(), |it| it.leaf().entry)
 }
 
-/// The leaf of a revision that was read from the store.
-pub(super) fn hash_read(revised: &Revised) -> Hash {
+/// The entry of a revision that was read from the store.
+pub(super) fn entry_read(revised: &Revised) -> Entry {
     let changes = revised.changes.iter().map(Change::as_ref);
-    with_revision(revised.revision, &revised.stamp, changes, |it| it.leaf_hash())
+    with_revision(revised.revision, &revised.stamp, changes, |it| it.leaf().entry)
 }
 
 /// Whether every value of a revision is still there, so that its leaf can be computed again.
@@ -214,11 +214,9 @@ impl Shared {
     /// Appends all of these runs; then one write to the files, and a checkpoint if one is due.
     fn follow(&self, runs: &[Applied]) -> Result<()> {
         let revisions = runs.iter().flat_map(Applied::revisions);
-        let leaves: Vec<_> = revisions.map(|it| (it.revision, hash_applied(&it))).collect();
+        let entries: Vec<_> = revisions.map(|it| entry_of(&it)).collect();
         let mut follower = self.follower.lock();
-        for (revision, leaf) in leaves {
-            follower.append(revision.cast_unsigned(), leaf)?;
-        }
+        entries.iter().try_for_each(|entry| follower.append(entry))?;
         if follower.wants_sync() {
             (self.make_durable)()?;
         }
@@ -264,7 +262,7 @@ fn catch_up(
             return Err(Error::Gap { path: dir.to_owned(), logged, compacted });
         }
         for revised in found {
-            follower.append(revised.revision.cast_unsigned(), hash_read(&revised))?;
+            follower.append(&entry_read(&revised))?;
         }
         if follower.wants_sync() {
             make_durable()?;

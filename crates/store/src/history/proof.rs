@@ -5,11 +5,10 @@ use super::{
     follow::{is_whole, with_revision},
     notary::newest_note,
 };
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use chronolith_ledger::{
-    Bundle, Checkpoint, ENTRY_BYTES, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
-    ProvenRevision, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
-    revision_of_leaf,
+    Bundle, Checkpoint, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
+    ProvenRevision, Shown, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
 };
 use chronolith_mvcc::Change;
 
@@ -149,8 +148,10 @@ impl History {
                 Ok(ProvenOp {
                     position: u32::try_from(position).expect("operations are limited"),
                     path: inclusion_proof(hashes, position as u64, hashes.len() as u64)?,
-                    record: revision.record(position).encode(),
-                    value: Some(revision.ops[position].value.to_vec()),
+                    shown: Shown::of(
+                        &revision.record(position),
+                        Some(revision.ops[position].value),
+                    ),
                 })
             };
             let positions = (0..revision.ops.len()).filter(|at| shown(revision.ops[*at].key));
@@ -199,28 +200,13 @@ impl History {
     }
 
     /// The entries of a tile of level 0, as C2SP tlog-tiles bundles them: each behind its length in
-    /// two bytes. None where the log has not so many, and where a revision's operations are gone.
+    /// two bytes. None where the log has not so many.
     pub fn entries(&self, index: u64, width: u16) -> Result<Option<Bytes>> {
-        let Some(row) = self.row_of_tile(0, index, width) else { return Ok(None) };
-        let from = revision_of_leaf(row).cast_signed();
-        let revisions = match self.inner.reader.changes(from, usize::from(width)) {
-            Ok(revisions) => revisions,
-            Err(chronolith_mvcc::Error::Compacted) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        if revisions.len() < usize::from(width) || !revisions.iter().all(is_whole) {
+        if self.row_of_tile(0, index, width).is_none() {
             return Ok(None);
         }
-        let mut bundle = BytesMut::with_capacity(usize::from(width) * (2 + ENTRY_BYTES));
-        for revised in &revisions {
-            let changes = revised.changes.iter().map(Change::as_ref);
-            let entry =
-                with_revision(revised.revision, &revised.stamp, changes, |it| it.leaf().entry);
-            let length = u16::try_from(ENTRY_BYTES).expect("an entry has 70 bytes");
-            bundle.put_u16(length);
-            bundle.put_slice(&entry.encode());
-        }
-        Ok(Some(bundle.freeze()))
+        let tiles = self.inner.following.tiles();
+        Ok(Some(tiles.entry_bundle(index, u64::from(width))?.into()))
     }
 
     /// Checks that this history continues a checkpoint that the caller kept: nothing was taken back and

@@ -5,11 +5,11 @@
 
 use super::{
     Error, History, Result,
-    follow::{CATCH_UP_REVISIONS, hash_read, is_whole},
+    follow::{CATCH_UP_REVISIONS, entry_read, is_whole},
     notary::{all_notes, newest_note},
     proof::continues,
 };
-use chronolith_ledger::{Audit, Checkpoint, Policy, SignedNote, TileFiles, revision_of_leaf};
+use chronolith_ledger::{Audit, Checkpoint, Hash, Policy, SignedNote, TileFiles, revision_of_leaf};
 use chronolith_mvcc::Reader;
 use std::path::Path;
 
@@ -68,7 +68,7 @@ impl Subject<'_> {
         if let Some(pinned) = pinned {
             self.continues_pin(&tiles, pinned, newest.as_ref())?;
         }
-        let mut audit = Audit::new(&tiles, tiles.size()?, checkpoints);
+        let mut audit = Audit::new(&tiles, tiles.size()?, checkpoints)?;
         let mut report =
             Report { checkpoint: newest, revisions: 0, hashes_only: 0, versions: 0, unsigned: 0 };
         let operations = self.revisions(&mut audit, &mut report, progress)?;
@@ -113,8 +113,8 @@ impl Subject<'_> {
     ) -> Result<u64> {
         let last = self.reader.current_revision();
         let oldest = self.reader.compact_revision().max(2);
-        for revision in 2..oldest {
-            audit.leaf(revision.cast_unsigned(), None)?;
+        for revision in audit.next_revision()..oldest.cast_unsigned() {
+            audit.leaf(revision, None)?;
             report.hashes_only += 1;
         }
         let mut operations = 0;
@@ -128,7 +128,7 @@ impl Subject<'_> {
                 operations += revised.changes.len() as u64;
                 next = revised.revision + 1;
                 let leaf = match is_whole(&revised) {
-                    true => Some(hash_read(&revised)),
+                    true => Some(Hash::of_leaf(&entry_read(&revised).encode())),
                     // Compaction may take values of its own revision and before, and no others.
                     false if revised.revision <= self.reader.compact_revision() => None,
                     false => return Err(missing_version(revised.revision)),
