@@ -33,7 +33,7 @@ const HASH: u8 = 3;
 
 /// How much of an operation is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum Level {
     /// A put with everything it did.
     Full {
         /// The encoded [`OpRecord`].
@@ -55,7 +55,7 @@ pub struct ProvenOp {
     /// Siblings on the way to the operations root.
     pub path: Vec<Hash>,
     /// What is left of it, or what the bundle's maker wants to show.
-    pub shown: Shown,
+    pub level: Level,
 }
 
 /// One revision with those of its operations that the bundle shows.
@@ -78,7 +78,7 @@ pub struct Bundle {
     pub revisions: Vec<ProvenRevision>,
 }
 
-impl Shown {
+impl Level {
     /// What is shown of a record: without the value where that is not given.
     pub fn of(record: &OpRecord<'_>, value: Option<&[u8]>) -> Self {
         match value {
@@ -121,24 +121,33 @@ impl Shown {
 impl ProvenOp {
     /// The record, decoded; none where only its hash is shown.
     pub fn record(&self) -> Result<Option<OpRecord<'_>>> {
-        match &self.shown {
-            Shown::Full { record, .. } | Shown::Meta(record) => OpRecord::decode(record).map(Some),
-            Shown::Hash(_) => Ok(None),
+        match &self.level {
+            Level::Full { record, .. } | Level::Meta(record) => OpRecord::decode(record).map(Some),
+            Level::Hash(_) => Ok(None),
         }
     }
 
     /// The value, if it is shown.
     pub fn value(&self) -> Option<&[u8]> {
-        match &self.shown {
-            Shown::Full { value, .. } => Some(value),
+        match &self.level {
+            Level::Full { value, .. } => Some(value),
             _ => None,
         }
     }
 
+    /// Keys and values in it, and what stands for them.
+    pub fn size_bytes(&self) -> usize {
+        match &self.level {
+            Level::Full { record, value } => record.len() + value.len(),
+            Level::Meta(record) => record.len(),
+            Level::Hash(_) => HASH_BYTES,
+        }
+    }
+
     fn verify(&self, entry: &Entry) -> Result<()> {
-        let leaf = match &self.shown {
-            Shown::Full { record, .. } | Shown::Meta(record) => Hash::of_leaf(record),
-            Shown::Hash(hash) => *hash,
+        let leaf = match &self.level {
+            Level::Full { record, .. } | Level::Meta(record) => Hash::of_leaf(record),
+            Level::Hash(hash) => *hash,
         };
         let (position, ops) = (u64::from(self.position), u64::from(entry.ops));
         verify_inclusion(&leaf, position, ops, &self.path, &entry.ops_root)?;
@@ -154,12 +163,12 @@ impl ProvenOp {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.position.to_be_bytes());
         push_path(out, &self.path);
-        self.shown.encode(out);
+        self.level.encode(out);
     }
 
     fn decode_from(fields: &mut Fields<'_>) -> Result<Self> {
         let (position, path) = (fields.u32()?, path(fields)?);
-        Ok(Self { position, path, shown: Shown::decode_from(fields)? })
+        Ok(Self { position, path, level: Level::decode_from(fields)? })
     }
 }
 

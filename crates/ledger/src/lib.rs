@@ -41,7 +41,7 @@ mod revision;
 mod tiles;
 
 pub use audit::{Audit, Finding};
-pub use bundle::{Bundle, MAX_BUNDLE_BYTES, ProvenOp, ProvenRevision, Shown};
+pub use bundle::{Bundle, Level, MAX_BUNDLE_BYTES, ProvenOp, ProvenRevision};
 pub use checkpoint::{Checkpoint, Policy};
 pub use error::{Error, Result, Verdict};
 pub use follower::{Follower, SYNC_EVERY_LEAVES};

@@ -59,8 +59,8 @@ fn of_a_bundle_with_an_empty_value() {
     let revision = Revision { revision: 2, time_ms: 5, actor: [0; 16], salt: [3; 16], ops: &ops };
     let Leaf { entry, op_hashes } = revision.leaf();
     assert_eq!(entry.ops_root, op_hashes[0]);
-    let shown = Shown::of(&revision.record(0), Some(b""));
-    let ops = vec![ProvenOp { position: 0, path: Vec::new(), shown }];
+    let shown = Level::of(&revision.record(0), Some(b""));
+    let ops = vec![ProvenOp { position: 0, path: Vec::new(), level: shown }];
     let checkpoint = signed(1, revision.leaf_hash());
     let bundle =
         Bundle { checkpoint, revisions: vec![ProvenRevision { entry, path: Vec::new(), ops }] };
@@ -99,8 +99,8 @@ proptest! {
 fn by_exchanging_what_is_true_elsewhere() {
     let honest = bundle([9, 24], 40);
     let mut swapped = honest.clone();
-    let [a, b] = [1, 0].map(|revision| honest.revisions[revision].ops[0].shown.clone());
-    (swapped.revisions[0].ops[0].shown, swapped.revisions[1].ops[0].shown) = (a, b);
+    let [a, b] = [1, 0].map(|revision| honest.revisions[revision].ops[0].level.clone());
+    (swapped.revisions[0].ops[0].level, swapped.revisions[1].ops[0].level) = (a, b);
     let error = swapped.verify(&policy()).unwrap_err();
     assert_eq!((error.verdict(), error.revision()), (Verdict::Tampered, Some(9)));
     let mut moved = honest.clone();
@@ -132,7 +132,7 @@ fn by_leaving_out_a_version_of_a_key() {
 }
 
 /// The history of key/4, of which revision 19 shows as much as `shown` leaves of it.
-fn history(shown: impl Fn(&ProvenOp) -> Shown) -> Bundle {
+fn history(shown: impl Fn(&ProvenOp) -> Level) -> Bundle {
     let honest = |revision: u64| {
         [Op {
             kind: OpKind::Put,
@@ -153,10 +153,10 @@ fn history(shown: impl Fn(&ProvenOp) -> Shown) -> Bundle {
     let proven = |revision: u64| {
         let ops = honest(revision);
         let made = Revision { revision, time_ms: 1, actor: [0; 16], salt: [1; 16], ops: &ops };
-        let whole = Shown::of(&made.record(0), Some(b"value"));
-        let mut op = ProvenOp { position: 0, path: Vec::new(), shown: whole };
+        let whole = Level::of(&made.record(0), Some(b"value"));
+        let mut op = ProvenOp { position: 0, path: Vec::new(), level: whole };
         if revision == 19 {
-            op.shown = shown(&op);
+            op.level = shown(&op);
         }
         let path = inclusion_proof(&leaves[..], revision - 2, 28).unwrap();
         ProvenRevision { entry: made.leaf().entry, path, ops: vec![op] }
@@ -170,18 +170,20 @@ fn of_what_is_left_of_a_version_and_no_more_than_that_is_believed() {
     let record = |op: &ProvenOp| op.record().unwrap().unwrap().encode();
     let key = b"key/4";
     for shown in [
-        history(|op| op.shown.clone()),
-        history(|op| Shown::Meta(record(op))),
-        history(|op| Shown::Hash(Hash::of_leaf(&record(op)))),
+        history(|op| op.level.clone()),
+        history(|op| Level::Meta(record(op))),
+        history(|op| Level::Hash(Hash::of_leaf(&record(op)))),
     ] {
-        assert_each_bit_matters(&shown.encode(), accepts_bundle);
         assert_eq!(Bundle::decode(&shown.encode()).unwrap(), shown);
+        let (mut alone, only) = (shown.clone(), shown.revisions[1].clone());
+        alone.revisions = vec![only];
+        assert_each_bit_matters(&alone.encode(), accepts_bundle);
         shown.verify_history(&policy(), key).unwrap();
         let mut gap = shown;
         gap.revisions.remove(1);
         assert_eq!(gap.verify_history(&policy(), key).unwrap_err().revision(), Some(24));
     }
-    let other = history(|_| Shown::Hash(Hash::of_leaf(b"another")));
+    let other = history(|_| Level::Hash(Hash::of_leaf(b"another")));
     assert_eq!(other.verify(&policy()).unwrap_err().revision(), Some(19));
 }
 
@@ -198,13 +200,13 @@ fn of_a_removal_that_claims_a_value() {
     }];
     let removal = Revision { revision: 2, time_ms: 5, actor: [0; 16], salt: [3; 16], ops: &ops };
     let bundle = |shown| {
-        let ops = vec![ProvenOp { position: 0, path: Vec::new(), shown }];
+        let ops = vec![ProvenOp { position: 0, path: Vec::new(), level: shown }];
         let entry = removal.leaf().entry;
         let revisions = vec![ProvenRevision { entry, path: Vec::new(), ops }];
         Bundle { checkpoint: signed(1, removal.leaf_hash()), revisions }.encode()
     };
     let record = removal.record(0).encode();
-    assert_each_bit_matters(&bundle(Shown::Meta(record.clone())), accepts_bundle);
-    assert_eq!(Shown::of(&removal.record(0), Some(b"")), Shown::Meta(record.clone()));
-    assert!(!accepts_bundle(&bundle(Shown::Full { record, value: Vec::new() })));
+    assert_each_bit_matters(&bundle(Level::Meta(record.clone())), accepts_bundle);
+    assert_eq!(Level::of(&removal.record(0), Some(b"")), Level::Meta(record.clone()));
+    assert!(!accepts_bundle(&bundle(Level::Full { record, value: Vec::new() })));
 }

@@ -116,7 +116,11 @@ fn of_everything_else_that_is_read() {
         bundle.revisions[0].entry.encode().to_vec(),
     ];
     honest.extend(
-        bundle.revisions.iter().flat_map(|revision| &revision.ops).map(|op| op.record.clone()),
+        bundle
+            .revisions
+            .iter()
+            .flat_map(|revision| &revision.ops)
+            .filter_map(|op| Some(op.record().ok()??.encode())),
     );
     honest.iter().for_each(|bytes| judge_parsers(bytes));
     assert!(OpRecord::decode(honest.last().unwrap()).is_ok());

@@ -102,10 +102,10 @@ pub(crate) fn proven(number: u64, size: u64, leaves: &[Hash]) -> ProvenRevision 
                 leaf.op_hashes.len() as u64,
             )
             .unwrap(),
-            shown: match position % 4 {
-                2 => Shown::of(&revision.record(position), None),
-                3 => Shown::Hash(leaf.op_hashes[position]),
-                _ => Shown::of(&revision.record(position), Some(revision.ops[position].value)),
+            level: match position % 4 {
+                2 => Level::of(&revision.record(position), None),
+                3 => Level::Hash(leaf.op_hashes[position]),
+                _ => Level::of(&revision.record(position), Some(revision.ops[position].value)),
             },
         };
         let path = inclusion_proof(leaves, leaf_index(number).unwrap(), size).unwrap();

@@ -3,9 +3,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::missing_panics_doc, missing_docs)]
 
 use chronolith_ledger::{
-    Bundle, Checkpoint, Entry, Hash, KeyKind, Leaf, Op, OpKind, Policy, ProofFile, ProvenOp,
-    ProvenRevision, Revision, SignedNote, SigningKey, VerifierKey, inclusion_proof, leaf_index,
-    root_at,
+    Bundle, Checkpoint, Entry, Hash, KeyKind, Leaf, Level, Op, OpKind, OpRecord, Policy, ProofFile,
+    ProvenOp, ProvenRevision, Revision, SignedNote, SigningKey, VerifierKey, inclusion_proof,
+    leaf_index, root_at,
 };
 use std::collections::BTreeMap;
 
@@ -52,6 +52,13 @@ struct TrueOp {
     key: Vec<u8>,
     record: Vec<u8>,
     value: Vec<u8>,
+}
+
+impl TrueOp {
+    fn whole(&self) -> Level {
+        let record = OpRecord::decode(&self.record).unwrap();
+        Level::of(&record, Some(&self.value))
+    }
 }
 
 /// One revision as it was.
@@ -166,8 +173,11 @@ impl Truth {
         let op = |at: usize| ProvenOp {
             position: at as u32,
             path: inclusion_proof(hashes, at as u64, hashes.len() as u64).unwrap(),
-            record: made.ops[at].record.clone(),
-            value: (at % 3 != 2).then(|| made.ops[at].value.clone()),
+            level: match (at as u64 + number) % 5 {
+                2 => Level::Meta(made.ops[at].record.clone()),
+                3 => Level::Hash(hashes[at]),
+                _ => made.ops[at].whole(),
+            },
         };
         let path = inclusion_proof(&self.leaves[..], leaf_index(number).unwrap(), size).unwrap();
         let ops = (0..made.ops.len()).filter(|at| shown(&made.ops[*at])).map(op).collect();
@@ -210,11 +220,12 @@ impl Truth {
             let made = &self.revisions[&revision.entry.revision];
             for op in &revision.ops {
                 let truth = &made.ops[op.position as usize];
-                assert_eq!(op.record, truth.record, "another operation was accepted");
-                assert!(
-                    op.value.as_ref().is_none_or(|value| *value == truth.value),
-                    "another value was accepted"
-                );
+                let so = [
+                    truth.whole(),
+                    Level::Meta(truth.record.clone()),
+                    Level::Hash(Hash::of_leaf(&truth.record)),
+                ];
+                assert!(so.contains(&op.level), "another operation was accepted: {:?}", op.level);
             }
         }
         (0..KEYS).for_each(|place| self.judge_history(&bundle, place));
@@ -228,13 +239,21 @@ impl Truth {
             return;
         }
         let shows = |revision: &&ProvenRevision| {
-            revision.ops.iter().any(|op| op.decode().unwrap().key == key)
+            let mut records = revision.ops.iter().filter_map(|op| op.record().unwrap());
+            records.any(|record| record.key == key)
+        };
+        let hides = |number: u64| {
+            let mut revisions = bundle.revisions.iter();
+            let found = revisions.find(|revision| revision.entry.revision == number);
+            found.is_some_and(|found| found.ops.iter().any(|op| matches!(op.level, Level::Hash(_))))
         };
         let shown: Vec<_> =
             bundle.revisions.iter().filter(shows).map(|found| found.entry.revision).collect();
         let truth = self.changed(&key);
-        let stretch =
-            shown.is_empty() || truth.windows(shown.len()).any(|stretch| stretch == shown);
+        let stretch = shown.windows(2).all(|pair| {
+            let before = truth.iter().rev().find(|number| **number < pair[1]).unwrap();
+            *before == pair[0] || hides(*before)
+        });
         assert!(stretch, "a history with a hole was accepted: {shown:?} of {truth:?}");
     }
 
@@ -345,19 +364,46 @@ fn bend_operation(bundle: &mut Bundle, other: &Bundle, choose: &mut dyn Choices)
     let Some(revision) = bundle.revisions.get_mut(at) else { return };
     let at = choose.below(revision.ops.len());
     let (Some(op), Some(other)) = (revision.ops.get_mut(at), other) else { return };
-    match choose.below(10) {
+    let of = |level: &Level| match level {
+        Level::Full { record, value } => (record.clone(), Some(value.clone())),
+        Level::Meta(record) => (record.clone(), None),
+        Level::Hash(hash) => (hash.0.to_vec(), None),
+    };
+    let ((mut record, mut value), (other_record, other_value)) = (of(&op.level), of(&other.level));
+    match choose.below(12) {
         0 => op.position = bend_number(u64::from(op.position), choose) as u32,
         1 => bend_path(&mut op.path, &other.path, choose),
-        2 => bend_bytes(&mut op.record, &other.record, choose),
-        3 => op.record.clone_from(&other.record),
-        4 => op.value = None,
-        5 => op.value.clone_from(&other.value),
-        6 => bend_bytes(op.value.get_or_insert_default(), &other.record, choose),
+        2 => bend_bytes(&mut record, &other_record, choose),
+        3 => record = other_record,
+        4 => value = None,
+        5 => value = other_value,
+        6 => bend_bytes(value.get_or_insert_default(), &other_record, choose),
         // Two hashes as a record: what a tree without separate leaves and nodes would take for a leaf.
-        7 => op.record = op.path.iter().take(2).flat_map(|hash| hash.0).collect(),
-        8 => drop(revision.ops.remove(at)),
-        _ => revision.ops[at] = other.clone(),
+        7 => record = op.path.iter().take(2).flat_map(|hash| hash.0).collect(),
+        8 => {
+            revision.ops.remove(at);
+            return;
+        }
+        9 => {
+            op.level = Level::Hash(Hash::of_leaf(&record));
+            return;
+        }
+        10 => {
+            let path = [&op.path[..], &other.path].concat();
+            op.level = path.first().map_or(Level::Meta(record), |hash| Level::Hash(*hash));
+            return;
+        }
+        _ => *op = other.clone(),
     }
+    op.level = match (&op.level, value) {
+        (Level::Hash(hash), _) => {
+            let mut hash = *hash;
+            bend_hash(&mut hash, &Hash([7; 32]), choose);
+            Level::Hash(hash)
+        }
+        (_, Some(value)) => Level::Full { record, value },
+        (_, None) => Level::Meta(record),
+    };
     revision.ops.sort_by_key(|op| op.position);
     revision.ops.dedup_by_key(|op| op.position);
 }

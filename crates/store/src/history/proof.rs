@@ -7,8 +7,8 @@ use super::{
 };
 use bytes::Bytes;
 use chronolith_ledger::{
-    Bundle, Checkpoint, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
-    ProvenRevision, Shown, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
+    Bundle, Checkpoint, Entries, Hash, Level, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
+    ProvenRevision, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
 };
 use chronolith_mvcc::Change;
 
@@ -99,8 +99,7 @@ impl History {
             (Vec::with_capacity(row.len().min(PROVEN_AT_ONCE)), 0);
         for revision in row {
             let proven = self.proven(revision, &checkpoint, is_shown)?;
-            let value = |op: &ProvenOp| op.value.as_ref().map_or(0, Vec::len);
-            size_bytes += proven.ops.iter().map(|op| op.record.len() + value(op)).sum::<usize>();
+            size_bytes += proven.ops.iter().map(ProvenOp::size_bytes).sum::<usize>();
             if size_bytes > max_bytes {
                 return Err(Error::Invalid(format!(
                     "the proof would be larger than {max_bytes} bytes: ask for fewer revisions"
@@ -148,7 +147,7 @@ impl History {
                 Ok(ProvenOp {
                     position: u32::try_from(position).expect("operations are limited"),
                     path: inclusion_proof(hashes, position as u64, hashes.len() as u64)?,
-                    shown: Shown::of(
+                    level: Level::of(
                         &revision.record(position),
                         Some(revision.ops[position].value),
                     ),
