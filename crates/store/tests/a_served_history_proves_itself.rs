@@ -4,9 +4,7 @@
 
 mod common;
 
-use chronolith_ledger::{
-    Checkpoint, Frontier, Hash, Op, OpKind, OpRecord, Revision, SignedNote, leaf_index,
-};
+use chronolith_ledger::{Checkpoint, Frontier, Hash, Op, OpKind, Revision, SignedNote, leaf_index};
 use chronolith_mvcc::Kind;
 use chronolith_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseRevokeRequest, TxnRequest, request_op::Request,
@@ -281,7 +279,7 @@ async fn a_lease_that_ran_out_is_told_from_one_that_was_revoked() {
         .revisions
         .iter()
         .flat_map(|revision| &revision.ops)
-        .map(|op| OpRecord::decode(&op.record).unwrap())
+        .map(|op| op.record().unwrap().unwrap())
         .map(|record| (String::from_utf8(record.key.to_vec()).unwrap(), record.kind))
         .collect();
     let (revoked, ran_out) = ("revoked".to_owned(), "ran out".to_owned());
