@@ -81,6 +81,14 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     }
 }
 
+/// The numbers behind `prefix` in the names in `dir`, sorted; other names are passed over.
+pub(crate) fn numbers(dir: &Path, prefix: &str) -> Result<Vec<u64>> {
+    let number = |path: PathBuf| path.file_name()?.to_str()?.strip_prefix(prefix)?.parse().ok();
+    let mut numbers: Vec<u64> = entries(dir)?.into_iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 fn partial_name(dir: &Path) -> PathBuf {
     let mut name = dir.as_os_str().to_owned();
     name.push(".partial");

@@ -18,6 +18,7 @@ mod disk;
 mod engine;
 mod error;
 mod gate;
+mod log;
 mod memory;
 mod meter;
 mod overlay;

@@ -172,7 +172,7 @@ fn without_statistics_their_figures_are_absent() {
     let statistics = chronolith_engine::StatisticsLevel::Off;
     let engine = RocksEngine::open(dir.path(), &Profile { statistics, ..Profile::dev() }).unwrap();
     let stats = engine.stats().unwrap();
-    assert_eq!((stats.cache, stats.compactions, stats.log_bytes), (None, None, None));
+    assert_eq!((stats.cache, stats.compactions, stats.flushed_bytes), (None, None, None));
     assert_eq!(stats.write_amplification(), None);
     assert!(!stats.open_metrics().contains("cache_hits"));
 }

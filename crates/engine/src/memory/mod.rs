@@ -16,17 +16,16 @@
 mod checkpoint;
 mod cursor;
 mod home;
-mod log;
+mod operations;
 mod record;
 mod view;
 
 use crate::{
     ColumnId, Durability, Engine, Error, KeyRange, MemoryParts, Operation, Result, Snapshot, Stats,
-    WriteBatch, disk, gate::Gate,
+    WriteBatch, disk, gate::Gate, log::Log,
 };
 use bytes::Bytes;
 use home::{Home, Opened};
-use log::Log;
 use parking_lot::{Mutex, RwLock};
 use std::{
     path::Path,
@@ -123,7 +122,7 @@ impl MemoryEngine {
     ) -> Result<u64> {
         let (Some(log), Some(home)) = (&mut writer.log, &self.home) else { return Ok(0) };
         let size = append(log).map_err(|error| self.failed(error))?;
-        Ok(home.appended(size))
+        Ok(home.syncs().appended(size))
     }
 
     /// A write that may have reached the disk in part is the last one.
@@ -167,7 +166,7 @@ impl MemoryEngine {
 
     fn sync(&self, position: u64) -> Result<()> {
         let Some(home) = &self.home else { return Ok(()) };
-        home.sync_to(position).map_err(|error| self.gate.poison(error))
+        home.syncs().sync_to(position).map_err(|error| self.gate.poison(error))
     }
 
     /// Ends the log in good order.
@@ -195,7 +194,7 @@ impl Engine for MemoryEngine {
             return Ok(column);
         }
         self.gate.check_write()?;
-        self.log(&mut writer, |log| log.append_column(name))?;
+        self.log(&mut writer, |log| operations::append_column(log, name))?;
         Ok(Arc::make_mut(&mut self.view.write()).add_column(name))
     }
 
@@ -226,8 +225,8 @@ impl Engine for MemoryEngine {
         self.view.read().check(operations)?;
         let logged = !operations.is_empty() && durability != Durability::NoWal;
         let position = match logged {
-            true => self.log(&mut writer, |log| log.append(operations))?,
-            false => self.home.as_ref().map_or(0, |home| home.log_bytes()),
+            true => self.log(&mut writer, |log| operations::append(log, operations))?,
+            false => self.home.as_ref().map_or(0, |home| home.syncs().log_bytes()),
         };
         self.apply(operations);
         self.replace_outgrown_log(&mut writer)?;
@@ -269,7 +268,7 @@ impl Engine for MemoryEngine {
         stats.memory = MemoryParts { records: Some(view.size_bytes()), ..MemoryParts::default() };
         stats.live_bytes = Some(view.size_bytes());
         if let Some(home) = &self.home {
-            stats.log_bytes = Some(home.log_bytes());
+            stats.log_bytes = Some(home.syncs().log_bytes());
             let (files, size) = disk::usage(home.dir())?;
             (stats.files, stats.disk_bytes) = (Some(files), Some(size));
         }
@@ -282,7 +281,7 @@ impl Engine for MemoryEngine {
 
     fn flush(&self) -> Result<()> {
         self.gate.check_write()?;
-        self.sync(self.home.as_ref().map_or(0, |home| home.log_bytes()))
+        self.sync(self.home.as_ref().map_or(0, |home| home.syncs().log_bytes()))
     }
 
     fn close(&self) -> Result<()> {

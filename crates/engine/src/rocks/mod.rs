@@ -1,11 +1,14 @@
 //! Data on disk, larger than memory: RocksDB behind our contract.
 //!
 //! ```text
-//! write ─▶ log (unless NoWal) ─▶ memtables ─flush, all columns together─▶ files ─compaction─▶ files
+//! write ─▶ our log (unless NoWal) ─▶ memtables ─flush, all columns together─▶ files ─compaction─▶ files
 //! get, cursor ─▶ memtables ─▶ block cache ─▶ files (Bloom filters skip most)
 //! ```
 //! * A column is a column family. Flushes are atomic over all of them, so a batch without a log entry
 //!   is on disk whole or not at all.
+//! * RocksDB's own log is not used: `journal` says why, and why ours loses nothing. A database that has
+//!   one from elsewhere is opened with it.
+//! * A synced batch is visible to others shortly before it is durable: one sync serves all who wait.
 //! * The first failed write poisons the engine: writes answer with its cause until it is opened
 //!   again; what is there can still be read.
 //! * Snapshots keep the database open: its files are unlocked when the last one is dropped.
@@ -13,20 +16,22 @@
 mod cursor;
 mod error;
 mod families;
+mod journal;
 mod options;
 mod statistics;
 
 use crate::{
     ColumnId, Cursor, Durability, Engine, Error, KeyRange, Operation, Profile, Result, Snapshot,
-    Stats, WriteBatch, batch, disk, engine::ascending, gate::Gate, meter::Meter,
+    Stats, WriteBatch, batch, disk, engine::ascending, gate::Gate, log::sync::Syncs, meter::Meter,
 };
 use bytes::Bytes;
 use error::{is_fatal, translate};
 use families::{Database, Families, RESERVED, View, column_name, family_name};
-use parking_lot::{RwLock, RwLockReadGuard};
+use journal::Journal;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::{
-    BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions, FlushOptions,
-    IngestExternalFileOptions, Options, SstFileWriter, WriteOptions,
+    BottommostLevelCompaction, Cache, ColumnFamilyDescriptor, CompactOptions,
+    IngestExternalFileOptions, Options, SstFileWriter,
 };
 use std::{
     ops::Deref,
@@ -65,7 +70,10 @@ pub struct RocksEngine {
     families: RwLock<Option<Arc<Families>>>,
     options: Options,
     cache: Cache,
-    gate: Gate,
+    /// Held by the one writer; none once closed.
+    journal: Mutex<Option<Journal>>,
+    syncs: Arc<Syncs>,
+    gate: Arc<Gate>,
     meter: Arc<Meter>,
     /// Numbers the files that [`Engine::ingest`] prepares.
     ingested: AtomicU64,
@@ -81,9 +89,13 @@ impl RocksEngine {
         let options = options::options(profile, &cache);
         let names = existing_columns(&dir, &options)?;
         let database = open_database(&dir, &options, &names)?;
-        let families = RwLock::new(Some(Arc::new(Families::of(Arc::new(database), names)?)));
+        let families = Families::of(Arc::new(database), names)?;
+        let journal = Journal::open(&dir, &families, profile.max_log_bytes)?;
+        let syncs = Arc::clone(journal.syncs());
+        let (families, journal) =
+            (RwLock::new(Some(Arc::new(families))), Mutex::new(Some(journal)));
         let (gate, meter, ingested) = Default::default();
-        Ok(Self { dir, families, options, cache, gate, meter, ingested })
+        Ok(Self { dir, families, options, cache, journal, syncs, gate, meter, ingested })
     }
 
     /// A profile as options of the `rocksdb` crate, for comparing with it, or for its own tools.
@@ -109,10 +121,51 @@ impl RocksEngine {
 
     /// The outcome of a write: the first one that fails for good is the last one tried.
     fn written(&self, outcome: std::result::Result<(), rocksdb::Error>) -> Result<()> {
-        outcome.map_err(|error| match self.translate(error) {
-            error if is_fatal(&error) => self.gate.poison(error),
-            error => error,
+        self.kept(outcome.map_err(|error| self.translate(error)))
+    }
+
+    fn kept(&self, outcome: Result<()>) -> Result<()> {
+        outcome.map_err(|error| match is_fatal(&error) {
+            true => self.gate.poison(error),
+            false => error,
         })
+    }
+
+    /// Logs and applies a batch in its turn; gives the position in the log to sync to.
+    fn apply(
+        &self,
+        families: &Arc<Families>,
+        batch: rocksdb::WriteBatch,
+        durability: Durability,
+    ) -> Result<u64> {
+        let mut journal = self.journal.lock();
+        // Asked again: the write before this one may have failed.
+        self.gate.check_write()?;
+        let journal = journal.as_mut().ok_or(Error::Closed)?;
+        if batch.is_empty() {
+            return Ok(self.syncs.log_bytes());
+        }
+        let database = families.database();
+        if durability != Durability::NoWal {
+            self.kept(journal.append(database, &batch))?;
+        }
+        let position = self.syncs.log_bytes();
+        // Once it is logged, a batch that is refused would come back at the next opening.
+        let applied = database.write_opt(batch, journal.without_log());
+        applied.map_err(|error| self.gate.poison(self.translate(error)))?;
+        self.kept(journal.replace_outgrown(families, &self.gate))?;
+        Ok(position)
+    }
+
+    fn sync(&self, position: u64) -> Result<()> {
+        self.syncs.sync_to(position).map_err(|error| self.gate.poison(error))
+    }
+
+    /// Ends the log in good order.
+    fn stop(&self) -> Result<()> {
+        self.gate.close();
+        let journal = self.journal.lock().take();
+        journal.map_or(Ok(()), |mut journal| journal.stop())
     }
 
     /// Writes sorted records into a file of the table format; gives their number and bytes.
@@ -135,6 +188,18 @@ impl RocksEngine {
             writer.finish().map_err(translate)?;
         }
         Ok((count, bytes))
+    }
+
+    /// Makes a file of sorted records part of the column.
+    fn take_in(&self, families: &Families, column: ColumnId, path: &Path) -> Result<()> {
+        let family = families.get(column)?;
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        let _turn = self.journal.lock();
+        // The file's sequence number enters the manifest: everything logged before must be there too.
+        self.kept(journal::flush(families))?;
+        let database = families.database();
+        self.written(database.ingest_external_file_cf_opts(family, &options, vec![path]))
     }
 
     fn create_column(&self, name: &str) -> Result<ColumnId> {
@@ -187,13 +252,6 @@ fn rocks_batch(families: &Families, batch: WriteBatch) -> Result<rocksdb::WriteB
     Ok(rocks)
 }
 
-fn write_options(durability: Durability) -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(durability == Durability::Sync);
-    options.disable_wal(durability == Durability::NoWal);
-    options
-}
-
 fn shared(value: Option<rocksdb::DBPinnableSlice<'_>>) -> Option<Bytes> {
     value.map(|value| Bytes::copy_from_slice(&value))
 }
@@ -243,7 +301,10 @@ impl Engine for RocksEngine {
         let begun = Instant::now();
         let (records, bytes) = (batch.len(), batch.size_bytes());
         let batch = rocks_batch(&families, batch)?;
-        self.written(families.database().write_opt(batch, &write_options(durability)))?;
+        let position = self.apply(&families, batch, durability)?;
+        if durability == Durability::Sync {
+            self.sync(position)?;
+        }
         self.meter.written(records, bytes, begun);
         Ok(())
     }
@@ -286,12 +347,7 @@ impl Engine for RocksEngine {
         let written = self.sorted_file(&path, records);
         let ingested = written.and_then(|(count, bytes)| {
             if count > 0 {
-                let mut options = IngestExternalFileOptions::default();
-                options.set_move_files(true);
-                let family = families.get(column)?;
-                let done =
-                    families.database().ingest_external_file_cf_opts(family, &options, vec![&path]);
-                self.written(done)?;
+                self.take_in(&families, column, &path)?;
                 self.meter.written(usize::try_from(count).unwrap_or(usize::MAX), bytes, begun);
             }
             Ok(count)
@@ -306,8 +362,9 @@ impl Engine for RocksEngine {
         let mut stats = Stats::of(self.name(), &self.meter);
         statistics::fill(&mut stats, &families, &self.options, &self.cache)
             .map_err(|error| self.translate(error))?;
-        let logs = disk::entries(&self.dir)?;
-        statistics::fill_disk(&mut stats, &logs);
+        stats.log_bytes = Some(self.syncs.log_bytes());
+        let logs = disk::entries(&self.dir.join(journal::DIR))?;
+        statistics::fill_disk(&mut stats, &[disk::entries(&self.dir)?, logs].concat());
         Ok(stats)
     }
 
@@ -319,16 +376,21 @@ impl Engine for RocksEngine {
     fn flush(&self) -> Result<()> {
         let families = self.families()?;
         self.gate.check_write()?;
-        let handles: Vec<_> = families.all().iter().collect();
-        self.written(families.database().flush_cfs_opt(&handles, &FlushOptions::default()))?;
-        self.written(families.database().flush_wal(true))
+        self.kept(journal::flush(&families))
     }
 
     fn close(&self) -> Result<()> {
-        self.gate.close();
+        let stopped = self.stop();
         // Dropping the last reference closes the database; a snapshot may hold one for longer.
         drop(self.families.write().take());
-        Ok(())
+        stopped
+    }
+}
+
+impl Drop for RocksEngine {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure; what was synced is durable without this.
+        let _ = self.stop();
     }
 }
 

@@ -37,9 +37,9 @@ fn database(options: &mut Options, profile: &Profile) {
     options.set_max_background_jobs(profile.background_jobs);
     options.set_max_subcompactions(profile.subcompactions);
     options.set_max_open_files(profile.max_open_files);
-    options.set_max_total_wal_size(profile.max_log_bytes);
+    // Writers take turns already, so that the order of our log is that of RocksDB.
+    options.set_allow_concurrent_memtable_write(false);
     options.set_bytes_per_sync(profile.bytes_per_sync);
-    options.set_wal_bytes_per_sync(profile.bytes_per_sync);
     options.set_keep_log_file_num(INFO_LOGS);
     options.set_max_log_file_size(INFO_LOG_BYTES);
     if let Some(rate) = profile.background_bytes_per_s {

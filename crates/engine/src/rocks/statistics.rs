@@ -57,7 +57,6 @@ fn counters(stats: &mut Stats, options: &Options) {
         written_bytes: ticker(Ticker::CompactWriteBytes),
     });
     stats.stalled = Some(Duration::from_micros(ticker(Ticker::StallMicros)));
-    stats.log_bytes = Some(ticker(Ticker::WalFileBytes));
     stats.flushed_bytes = Some(ticker(Ticker::FlushWriteBytes));
 }
 
