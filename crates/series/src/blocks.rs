@@ -374,6 +374,17 @@ impl BlockList {
         from..to.max(from)
     }
 
+    /// The blocks of `range`, and where each starts.
+    pub(crate) fn between(
+        &self,
+        range: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = (i64, BlockRef)> {
+        range.map(|at| {
+            let (chunk, place) = (self.chunk(at), at % CHUNK_BLOCKS);
+            (chunk.entries[place].first, chunk.blocks[place].clone())
+        })
+    }
+
     /// Replaces the block at `at` in place, by one with the same points.
     pub(crate) fn replace(&mut self, at: usize, block: BlockRef) {
         let chunk = match at / CHUNK_BLOCKS < self.full.chunks.len() {
@@ -386,10 +397,10 @@ impl BlockList {
     }
 
     pub(crate) fn remove_front(&mut self, count: usize) -> Vec<BlockRef> {
-        let removed = self.iter().take(count).map(|(_, block)| block.clone()).collect();
+        let removed = self.between(0..count.min(self.len())).map(|(_, block)| block).collect();
         if count > 0 {
             let mut rest = BlockList::default();
-            self.iter().skip(count).for_each(|(first, block)| rest.push(first, block.clone()));
+            self.between(count..self.len()).for_each(|(first, block)| rest.push(first, block));
             *self = rest;
         }
         removed
@@ -483,7 +494,6 @@ impl BlockList {
 mod tests {
     use super::*;
     use crate::budget::Budget;
-    use crate::late::build;
     use crate::pool::Pool;
 
     fn list(blocks: i64, step: impl Fn(i64) -> i64) -> BlockList {
@@ -491,9 +501,10 @@ mod tests {
         let mut list = BlockList::default();
         let mut time = 0;
         for n in 0..blocks {
-            let points = [Point::new(time, n as f64), Point::new(time + 1, -1.0)];
-            let built = build(&points, &pool, &budget).expect("memory");
-            built.into_iter().for_each(|(first, block)| list.push(first, block));
+            let charge = budget.take_anyway(1);
+            let block = RawBlock::new(pool.take().expect("memory"), charge);
+            block.extend(0, &[Point::new(time, n as f64), Point::new(time + 1, -1.0)]);
+            list.push(time, BlockRef::Raw(Arc::new(block)));
             time += 2 + step(n);
         }
         list

@@ -116,7 +116,7 @@ impl<'i> GroupWriter<'i> {
             member.set_newest(self.last);
             waited = waited.and(member.append(time, *value)?);
         }
-        if self.members.iter().any(|member| !member.is_in_open_group()) {
+        if self.block.is_some() && self.members.iter().any(|member| !member.is_in_open_group()) {
             self.close_block();
         }
         Ok(waited)
@@ -134,6 +134,9 @@ impl GroupWriter<'_> {
 impl Drop for GroupWriter<'_> {
     fn drop(&mut self) {
         self.members.iter_mut().for_each(|member| member.set_newest(self.last));
+        if self.block.is_some() {
+            self.close_block();
+        }
     }
 }
 

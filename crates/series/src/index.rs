@@ -95,7 +95,7 @@ pub(crate) struct Inner {
     pub(crate) persist: OnceLock<Persist>,
     pub(crate) recovery: OnceLock<Recovery>,
     names: Mutex<Names>,
-    workers: Workers,
+    pub(crate) workers: Workers,
 }
 
 #[derive(Default)]

@@ -76,6 +76,7 @@ fn drop_whole(series: &Arc<Series>, keeps_from: i64, retained: &mut Retained) {
     (tail.open, tail.used) = (None, BLOCK_POINTS);
     let _only_one = series.merging.lock();
     let removed = series.change(|body| {
+        body.grows = false;
         let all = body.blocks.len();
         body.blocks.remove_front(all)
     });

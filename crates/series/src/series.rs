@@ -38,9 +38,24 @@ pub(crate) struct Tail {
 pub(crate) struct Body {
     pub(crate) blocks: BlockList,
     pub(crate) late: Late,
+    /// Whether somebody may still append to the last block: late points inside it wait for that to end.
+    pub(crate) grows: bool,
 }
 
 impl Body {
+    /// Links a block behind all others; `grows` if somebody appends to it.
+    pub(crate) fn push(&mut self, first: i64, block: BlockRef, grows: bool) {
+        self.blocks.push(first, block);
+        self.grows = grows;
+    }
+
+    /// Whether more late points wait for the open block to close than it has itself: then waiting costs
+    /// more than a short block.
+    pub(crate) fn open_block_is_crowded(&self) -> bool {
+        let Some(last) = self.blocks.last().filter(|_| self.grows) else { return false };
+        self.late.sealed_since(last.first_time()) >= last.len()
+    }
+
     /// The value at `time`.
     #[inline]
     pub(crate) fn get(&self, time: i64) -> Option<f64> {
@@ -65,6 +80,10 @@ pub(crate) struct Series {
     pub(crate) removed: AtomicBool,
     pub(crate) late_points: AtomicU64,
     pub(crate) merges: AtomicU64,
+    /// Merges in the pool that found no memory; their points wait in the late side.
+    pub(crate) failed_merges: AtomicU64,
+    /// A merge is queued in the pool and has not begun: it will find all runs sealed until then.
+    pub(crate) handed_over: AtomicBool,
     pub(crate) signals: Signals,
     /// What of it is on disk; locked before the body.
     pub(crate) taken: Mutex<Taken>,
@@ -105,6 +124,8 @@ impl Series {
             removed: AtomicBool::new(false),
             late_points: AtomicU64::new(0),
             merges: AtomicU64::new(0),
+            failed_merges: AtomicU64::new(0),
+            handed_over: AtomicBool::new(false),
             signals: Signals::default(),
             taken: Mutex::default(),
         }
@@ -120,6 +141,17 @@ impl Series {
         let result = change(&mut body);
         self.signals.version.fetch_add(1, Ordering::Release);
         self.signals.has_late.store(!body.late.is_empty(), Ordering::Release);
+        result
+    }
+
+    /// Changes the late side only: copies of the block list stay good, but no longer answer alone.
+    #[inline]
+    pub(crate) fn change_late<R>(&self, change: impl FnOnce(&mut Late) -> R) -> R {
+        let mut body = self.body.write();
+        let result = change(&mut body.late);
+        if !self.signals.has_late.load(Ordering::Relaxed) && !body.late.is_empty() {
+            self.signals.has_late.store(true, Ordering::Release);
+        }
         result
     }
 
@@ -183,41 +215,47 @@ impl Series {
         body.blocks.iter().map(|(_, block)| block.len()).sum::<usize>() + body.late.len()
     }
 
-    /// Merges sealed runs of late points into the closed blocks they fall into.
-    pub(crate) fn merge(
-        &self,
-        pool: &Arc<Pool>,
-        budget: &Arc<Budget>,
-        open: Open,
-    ) -> Result<(), Error> {
+    /// Merges sealed runs of late points into the closed blocks they fall into. Appends go on meanwhile,
+    /// in order and late; readers see every point once, in its run until the block that has it is there.
+    pub(crate) fn merge(&self, pool: &Arc<Pool>, budget: &Arc<Budget>) -> Result<(), Error> {
         let _only_one = self.merging.lock();
-        let (runs, plan) = {
+        let (runs, base, closed) = {
             let body = self.body.read();
-            let runs = body.late.runs();
-            let mut points: Vec<Point> = Vec::new();
-            for run in &runs {
-                points = overlay(&points, &run.points);
-            }
-            let closed = match open {
-                Open::LastMayGrow => body.blocks.len().saturating_sub(1),
-                Open::AllClosed => body.blocks.len(),
-            };
-            (runs, late::plan(&body.blocks, closed, &points))
+            // What is closed now stays so: a block that is linked meanwhile comes behind all of these.
+            let closed = body.blocks.len().saturating_sub(usize::from(body.grows));
+            (body.late.runs(), body.blocks.clone(), closed)
         };
         if runs.is_empty() {
             return Ok(());
         }
+        let sorted = runs.iter().fold(Vec::new(), |all, run| overlay(&all, &run.points));
+        let plan = late::plan(&base, closed, &sorted);
         let mut outcome = Vec::with_capacity(plan.rewrites.len());
         for step in &plan.rewrites {
-            let at = step.target.as_ref().map(|(at, _)| *at);
-            outcome.push((at, late::rewrite(step, pool, budget)?));
+            outcome.push((step.replaced.clone(), late::rewrite(step, pool, budget)?));
         }
-        self.change(|body| {
-            body.blocks.splice(outcome);
+        let mut merged = base.splice(outcome);
+        let replaced = self.change(|body| {
+            // What was linked meanwhile stays at the end.
+            let linked = body.blocks.between(base.len()..body.blocks.len());
+            linked.for_each(|(first, block)| merged.push(first, block));
             body.late.merged(runs.len(), plan.rest);
+            std::mem::replace(&mut body.blocks, merged)
         });
+        // Many blocks may end here: not while readers and the writer wait.
+        drop((replaced, base, runs));
         self.merges.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// As `merge`, in a thread of the pool. What it could not do stays where it is, readable: the writer
+    /// merges it itself when more waits, and reports what is wrong then.
+    pub(crate) fn merge_handed_over(&self, pool: &Arc<Pool>, budget: &Arc<Budget>) {
+        // Before the runs are looked at: whoever seals one later and still finds this set has it merged.
+        self.handed_over.swap(false, Ordering::AcqRel);
+        if self.merge(pool, budget).is_err() {
+            self.failed_merges.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Packs closed blocks that are still raw, all but the newest `keep_raw`. Says how many.
@@ -240,15 +278,6 @@ impl Series {
         }
         closed.len()
     }
-}
-
-/// Whether the last block of a series may still be appended to while its late points are merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Open {
-    /// An owner may be appending to it: late points inside it wait.
-    LastMayGrow,
-    /// The caller is the owner and has closed it.
-    AllClosed,
 }
 
 /// Points that never change again, of one series: a snapshot.

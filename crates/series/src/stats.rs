@@ -32,6 +32,8 @@ pub struct Stats {
     pub merged_late_points: u64,
     /// Merges of late points into blocks.
     pub merges: u64,
+    /// Merges that found no memory in the system: their points are readable and wait for the next one.
+    pub failed_merges: u64,
     /// Appends that found the budget full.
     pub waits: u64,
     /// How long they waited or worked to make room, together.
@@ -55,6 +57,7 @@ impl Stats {
         self.late_points += body.late.len() as u64;
         self.merged_late_points += series.late_points.load(Ordering::Relaxed);
         self.merges += series.merges.load(Ordering::Relaxed);
+        self.failed_merges += series.failed_merges.load(Ordering::Relaxed);
         self.points += body.late.len() as u64;
         for (_, block) in body.blocks.iter() {
             self.points += block.len() as u64;

@@ -1,7 +1,10 @@
 //! A persistent pool of threads that share out work item by item: who is done first takes the next.
 //!
-//! The caller works along, so a pool of zero threads is a plain loop and nothing ever waits for a thread
-//! to start.
+//! `for_each` spreads items over the pool and its caller, who works along: a pool of zero threads is a
+//! plain loop, and nothing ever waits for a thread to start. `hand_over` leaves one piece of work to the
+//! pool and returns. Dropping the pool first finishes what was handed over. No job outlives the pool's
+//! owner or keeps it alive: what `for_each` lends is taken back before it returns, and `hand_over` is
+//! given parts of an index, never the index.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +18,8 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that wait for a job.
+    idle: usize,
     closed: bool,
 }
 
@@ -93,6 +98,20 @@ impl Workers {
         std::mem::take(&mut round.outcomes.lock())
     }
 
+    /// Leaves `job` to a thread that has nothing to do. `false` if there is none: then the caller had better
+    /// do it itself, and nothing was done with it.
+    pub(crate) fn hand_over(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        {
+            let mut queue = self.shared.queue.lock();
+            if queue.jobs.len() >= queue.idle {
+                return false;
+            }
+            queue.jobs.push_back(Box::new(job));
+        }
+        self.shared.changed.notify_one();
+        true
+    }
+
     fn push(&self, job: Job) {
         self.shared.queue.lock().jobs.push_back(job);
         self.shared.changed.notify_one();
@@ -134,7 +153,9 @@ fn run(shared: &Shared) {
                 if queue.closed {
                     return;
                 }
+                queue.idle += 1;
                 shared.changed.wait(&mut queue);
+                queue.idle -= 1;
             }
         };
         job();
@@ -145,12 +166,8 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.shared.queue.lock().closed = true;
         self.shared.changed.notify_all();
-        let here = std::thread::current().id();
         for thread in self.threads.drain(..) {
-            // The last handle of an index can be dropped by a job of its own: nobody joins itself.
-            if thread.thread().id() != here {
-                let _a_panic_was_reported_by_its_thread = thread.join();
-            }
+            let _a_panic_was_reported_by_its_thread = thread.join();
         }
     }
 }
@@ -169,6 +186,23 @@ mod tests {
                 assert_eq!(doubled, (0..items).map(|n| n * 2).collect::<Vec<i32>>());
             }
         }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_done_before_the_pool_is_gone() {
+        let done = Arc::new(AtomicUsize::new(0));
+        for threads in [1, 3] {
+            let workers = Workers::start(threads);
+            for _ in 0..100 {
+                let job = Arc::clone(&done);
+                let taken = workers.hand_over(move || {
+                    job.fetch_add(1, Ordering::Relaxed);
+                });
+                done.fetch_add(usize::from(!taken), Ordering::Relaxed);
+            }
+        }
+        assert_eq!(done.load(Ordering::Relaxed), 200);
+        assert!(!Workers::start(0).hand_over(|| unreachable!("nobody takes it")));
     }
 
     #[test]

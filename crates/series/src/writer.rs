@@ -10,13 +10,17 @@ use crate::blocks::BlockRef;
 use crate::budget::{Wait, Waited};
 use crate::error::Error;
 use crate::index::Inner;
-use crate::late::{LATE_BYTES, LATE_POINTS};
+use crate::late::{Appended, LATE_BYTES, LATE_POINTS, Late};
 use crate::memory::UNIT_BYTES;
 use crate::point::{MAX_TIME, Point, SeriesId, check_time};
-use crate::series::{Open, Series, Tail};
+use crate::series::{Series, Tail};
 
-/// Sealed runs that may wait for the open block to close by itself. One more, and it is closed early.
-const PATIENT_RUNS: usize = 2;
+/// Sealed runs that are worth a merge: more at a time rewrite the same block less often, but readers look
+/// through each of them.
+const MERGED_RUNS: usize = 3;
+/// Sealed runs of one series at which its writer waits for the merge that is under way: readers look
+/// through all of them, and each holds memory.
+const MOST_RUNS: usize = 12;
 
 /// A batch that stopped part of the way.
 #[derive(Debug, thiserror::Error)]
@@ -54,14 +58,14 @@ pub struct Writer<'i> {
     /// A group fills the last block of this series: only the group can close it.
     in_open_group: bool,
     index: &'i Inner,
-    series: &'i Series,
+    series: &'i Arc<Series>,
     tail: MutexGuard<'i, Tail>,
 }
 
 impl<'i> Writer<'i> {
     pub(crate) fn new(
         index: &'i Inner,
-        series: &'i Series,
+        series: &'i Arc<Series>,
         mut tail: MutexGuard<'i, Tail>,
     ) -> Writer<'i> {
         let block = tail.open.take();
@@ -152,8 +156,13 @@ impl<'i> Writer<'i> {
     /// # Errors
     /// [`Error::Io`] if the system has no memory to give; nothing is lost then.
     pub fn settle(&mut self) -> Result<(), Error> {
-        self.series.change(|body| body.late.seal());
-        self.merge_runs(0)
+        self.series.change_late(Late::seal);
+        self.merge()?;
+        if self.series.body.read().late.run_count() > 0 {
+            self.close_block();
+            self.merge()?;
+        }
+        Ok(())
     }
 
     #[cold]
@@ -173,71 +182,81 @@ impl<'i> Writer<'i> {
         let block = Arc::new(RawBlock::new(self.index.pool.take()?, charge));
         block.append(0, time, value);
         let linked = BlockRef::Raw(Arc::clone(&block));
-        self.series.change(|body| body.blocks.push(time, linked));
+        self.series.change(|body| body.push(time, linked, true));
         (self.block, self.used, self.last) = (Some(block), 1, time);
         Ok(waited)
     }
 
     fn append_late(&mut self, time: i64, value: f64) -> Result<Waited, Error> {
-        let mut waited = Waited::NOT;
-        // Only the owner adds to the active side, so what is read here holds until it is changed below.
-        let charge = if self.series.body.read().late.needs_charge() {
-            let (charge, took) = self.index.take(self.series, LATE_BYTES, self.wait)?;
-            waited = took;
-            Some(charge)
-        } else {
-            None
-        };
-        let full = self.series.change(|body| {
-            charge.into_iter().for_each(|charge| body.late.set_charge(charge));
-            body.late.insert(Point { time, value });
-            let full = body.late.is_full();
-            if full {
-                body.late.seal();
+        let point = Point { time, value };
+        let (outcome, waited) = match self.series.change_late(|late| late.append(point, None)) {
+            Appended::NeedsCharge => {
+                let (charge, waited) = self.index.take(self.series, LATE_BYTES, self.wait)?;
+                (self.series.change_late(|late| late.append(point, Some(charge))), waited)
             }
-            full
-        });
+            outcome => (outcome, Waited::NOT),
+        };
         if self.index.persist.get().is_some() {
             // After it is readable: a sync that comes between takes it by its time, or finds it here.
-            self.series.taken.lock().note_late(Point { time, value });
+            self.series.taken.lock().note_late(point);
         }
-        if full {
+        if outcome == Appended::Sealed {
             self.series.late_points.fetch_add(LATE_POINTS as u64, Ordering::Relaxed);
-            self.merge_runs(PATIENT_RUNS)?;
+            self.have_merged()?;
         }
         Ok(waited)
     }
 
-    fn merge_runs(&mut self, patient: usize) -> Result<(), Error> {
-        self.merge(Open::LastMayGrow)?;
-        let waiting = self.series.body.read().late.run_count();
-        if waiting > patient {
+    /// A run was sealed. When enough of them wait, the pool merges them while this writer goes on and sorts
+    /// the next; or this writer does, if the pool is busy with other series, or too far behind with this.
+    fn have_merged(&mut self) -> Result<(), Error> {
+        let (waiting, crowded) = {
+            let body = self.series.body.read();
+            (body.late.run_count(), body.open_block_is_crowded())
+        };
+        if crowded {
             self.close_block();
-            self.merge(Open::AllClosed)?;
         }
-        Ok(())
+        let under_way = || self.series.merging.try_lock().is_none();
+        if waiting < MERGED_RUNS || waiting < MOST_RUNS && (under_way() || self.hand_over()) {
+            return Ok(());
+        }
+        self.merge()
     }
 
-    fn merge(&self, open: Open) -> Result<(), Error> {
-        let nothing_open = self.block.is_none() && !self.in_open_group;
-        let open = if nothing_open { Open::AllClosed } else { open };
-        self.series.merge(&self.index.pool, &self.index.budget, open)
+    /// Whether the pool will merge all that is sealed now.
+    fn hand_over(&self) -> bool {
+        if self.series.handed_over.swap(true, Ordering::AcqRel) {
+            return true;
+        }
+        let series = Arc::clone(self.series);
+        let (pool, budget) = (Arc::clone(&self.index.pool), Arc::clone(&self.index.budget));
+        let taken = self.index.workers.hand_over(move || series.merge_handed_over(&pool, &budget));
+        if !taken {
+            self.series.handed_over.store(false, Ordering::Release);
+        }
+        taken
+    }
+
+    fn merge(&self) -> Result<(), Error> {
+        self.series.merge(&self.index.pool, &self.index.budget)
     }
 
     /// No point will be added to the open block any more.
     pub(crate) fn close_block(&mut self) {
         (self.block, self.used, self.in_open_group) = (None, BLOCK_POINTS, false);
+        self.series.body.write().grows = false;
     }
 
     /// Links a block that was filled elsewhere and starts at `first`.
     pub(crate) fn link(&mut self, first: i64, block: BlockRef) {
         self.in_open_group = true;
-        self.series.change(|body| body.blocks.push(first, block));
+        self.series.change(|body| body.push(first, block, true));
     }
 
     /// Links a block that nobody will append to.
     pub(crate) fn link_closed(&mut self, first: i64, block: BlockRef) {
-        self.series.change(|body| body.blocks.push(first, block));
+        self.series.change(|body| body.push(first, block, false));
     }
 
     pub(crate) fn set_newest(&mut self, last: i64) {

