@@ -80,7 +80,7 @@ impl Default for Profile {
         Self {
             compression: Compression::Tiered,
             block_cache_bytes: 256 * MIB,
-            block_size_bytes: 16 << 10,
+            block_size_bytes: 8 << 10,
             bloom_bits_per_key: Some(10.0),
             write_buffer_bytes: 64 * MIB,
             write_buffers: 3,

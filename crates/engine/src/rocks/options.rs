@@ -3,7 +3,7 @@
 use crate::{Compression, Profile, StatisticsLevel};
 use rocksdb::{
     BlockBasedOptions, BlockBasedTablePinningTier, Cache, DBCompressionType, DBRecoveryMode,
-    Options, statistics::StatsLevel,
+    DataBlockIndexType, Options, statistics::StatsLevel,
 };
 
 /// Levels of the tree (RocksDB's default).
@@ -12,6 +12,8 @@ const LEVELS: usize = 7;
 const ZSTD_LEVEL: i32 = 3;
 /// "The window is what the codec thinks best" and "its default level", in RocksDB's words.
 const WINDOW_BITS: i32 = -14;
+/// Keys for each slot of a block's hash index (RocksDB's default): about one byte a restart point.
+const HASH_RATIO: f64 = 0.75;
 /// RocksDB's refill period for its rate limiter.
 const REFILL_US: i64 = 100_000;
 /// RocksDB's fairness between its background priorities.
@@ -73,6 +75,9 @@ fn table(profile: &Profile, cache: &Cache) -> BlockBasedOptions {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(cache);
     table.set_block_size(profile.block_size_bytes);
+    // A key's place in its block by hash: two misses of the processor's cache fewer for each get.
+    table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+    table.set_data_block_hash_ratio(HASH_RATIO);
     // Indexes and filters count against the cache, so that its size bounds the memory for reading.
     table.set_cache_index_and_filter_blocks(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
