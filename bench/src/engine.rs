@@ -4,7 +4,9 @@
 //! what it reads, and stops its clock when the last record is readable. One row a case; the same rows
 //! go to the table, JSON, CSV and HTML.
 
+mod bulk;
 mod data;
+mod knobs;
 mod report;
 mod subject;
 mod suites;
@@ -36,7 +38,7 @@ enum Suite {
     Ycsb,
     /// Codecs on JSON, Kubernetes objects and Debian's package index (rocksdb only).
     Compression,
-    /// Block cache, write buffer and background jobs (rocksdb only).
+    /// Blocks, block cache, pinning, write buffer, background jobs (rocksdb only).
     Knobs,
     /// What must be reached, with pass or fail.
     Targets,
@@ -67,7 +69,7 @@ pub struct Args {
     /// Bytes of a value.
     #[arg(long, default_value_t = 100)]
     value_bytes: usize,
-    /// Repetitions where ways are compared with each other; the best counts.
+    /// Rounds where ways are compared with each other (at least five); the median counts.
     #[arg(long, default_value_t = 3)]
     repeats: u32,
     /// RocksDB's profile: dev, default, `write_heavy`, `read_heavy` or production.

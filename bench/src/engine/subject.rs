@@ -39,6 +39,7 @@ impl Kind {
 /// A fresh engine in a directory of its own, which goes with it.
 pub(super) struct Subject {
     pub(super) engine: Arc<dyn Engine>,
+    kind: Kind,
     dir: PathBuf,
 }
 
@@ -49,11 +50,23 @@ impl Subject {
     pub(super) fn new(kind: Kind, root: &Path, profile: &Profile) -> Result<Self> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = root.join(format!("{}-{number}", kind.name()));
-        let engine = match kind {
-            Kind::Memory => Arc::new(MemoryEngine::open(&dir)?),
-            Kind::Rocksdb => rocksdb(&dir, profile)?,
-        };
-        Ok(Self { engine, dir })
+        Ok(Self { engine: open(kind, &dir, profile)?, kind, dir })
+    }
+
+    /// The same data, opened again.
+    pub(super) fn reopen(&mut self, profile: &Profile) -> Result<()> {
+        self.engine.close()?;
+        // The closed engine still holds its directory; an empty one takes its place meanwhile.
+        self.engine = Arc::new(MemoryEngine::new());
+        self.engine = open(self.kind, &self.dir, profile)?;
+        Ok(())
+    }
+}
+
+fn open(kind: Kind, dir: &Path, profile: &Profile) -> Result<Arc<dyn Engine>> {
+    match kind {
+        Kind::Memory => Ok(Arc::new(MemoryEngine::open(dir)?)),
+        Kind::Rocksdb => rocksdb(dir, profile),
     }
 }
 

@@ -15,10 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Records of a batch where the batch is not what is measured.
-const LOAD_BATCH: u64 = 1_000;
 const RANGE: u64 = 100;
-const DURABILITIES: [(&str, Durability); 3] = [
+pub(super) const DURABILITIES: [(&str, Durability); 3] = [
     ("log off", Durability::NoWal),
     ("log on", Durability::Buffered),
     ("synced", Durability::Sync),
@@ -39,7 +37,7 @@ pub(super) fn histogram() -> Histogram<u64> {
 }
 
 /// Runs `operation` so often, and times each.
-fn timed(
+pub(super) fn timed(
     count: u64,
     mut operation: impl FnMut(u64) -> Result<()>,
 ) -> Result<(Duration, Histogram<u64>)> {
@@ -67,7 +65,7 @@ fn put(
     Ok(engine.write(batch, durability)?)
 }
 
-fn check(engine: &dyn Engine, column: ColumnId, number: u64) -> Result<()> {
+pub(super) fn check(engine: &dyn Engine, column: ColumnId, number: u64) -> Result<()> {
     let found = engine.get(column, &key(number))?;
     ensure!(
         found.is_some_and(|found| is_value_of(&found, number)),
@@ -77,22 +75,22 @@ fn check(engine: &dyn Engine, column: ColumnId, number: u64) -> Result<()> {
 }
 
 /// Ready-made values: making them must not be measured.
-fn values(count: u64, size: usize) -> Vec<bytes::Bytes> {
+pub(super) fn values(count: u64, size: usize) -> Vec<bytes::Bytes> {
     (0..count).map(|number| value(number, Data::Json, size).into()).collect()
 }
 
 impl Bench<'_> {
-    fn subject(&self) -> Result<(Subject, ColumnId)> {
+    pub(super) fn subject(&self) -> Result<(Subject, ColumnId)> {
         self.subject_with(&self.profile)
     }
 
-    fn subject_with(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
+    pub(super) fn subject_with(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
         let subject = Subject::new(self.kind, &self.scale.dir, profile)?;
         let column = subject.engine.column("bench")?;
         Ok((subject, column))
     }
 
-    fn loaded(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
+    pub(super) fn loaded(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
         let (subject, column) = self.subject_with(profile)?;
         let mut loader = BulkLoader::new(&*subject.engine, Durability::NoWal);
         for number in 0..self.scale.records {
@@ -108,11 +106,11 @@ impl Bench<'_> {
         Ok((subject, column))
     }
 
-    fn row(&self, suite: &'static str, case: impl Into<String>) -> Row {
+    pub(super) fn row(&self, suite: &'static str, case: impl Into<String>) -> Row {
         Row::new(suite, self.kind.name(), case)
     }
 
-    fn done(&mut self, row: Row) {
+    pub(super) fn done(&mut self, row: Row) {
         (self.each)(&row);
         self.rows.push(row);
     }
@@ -147,64 +145,6 @@ impl Bench<'_> {
         let took = begun.elapsed();
         (0..count).step_by(97).try_for_each(|number| check(&*subject.engine, column, number))?;
         Ok(self.row("batches", "").took(count, took).latencies(&latencies))
-    }
-
-    /// One batch, fixed chunks and adaptive chunks, as the originals compared them.
-    pub(super) fn bulk(&mut self) -> Result<()> {
-        const LIMIT: f64 = 0.95;
-        for count in [10_000, 50_000, 100_000] {
-            for (name, durability) in &DURABILITIES[..2] {
-                let mut best = [0.0f64; 3];
-                // Alternating runs, the best of each: a burst of other load hits all three alike.
-                for _ in 0..self.scale.repeats {
-                    for (way, best) in best.iter_mut().enumerate() {
-                        *best = best.max(self.bulk_case(way, count, *durability)?);
-                    }
-                }
-                let [one, fixed, adaptive] = best;
-                for (way, rate) in
-                    [("one batch", one), ("chunks of a tenth", fixed), ("adaptive", adaptive)]
-                {
-                    let took = Duration::from_secs_f64(count as f64 / rate);
-                    let mut row = self
-                        .row("bulk", format!("{count} records, {name}, {way}"))
-                        .took(count, took);
-                    if way == "adaptive" {
-                        let share = adaptive / one.max(fixed);
-                        row.note = format!("{:.0} % of the better", share * 100.0);
-                        row.passed = Some(share >= LIMIT);
-                    }
-                    self.done(row);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn bulk_case(&self, way: usize, count: u64, durability: Durability) -> Result<f64> {
-        let (subject, column) = self.subject()?;
-        let values = values(count, self.scale.value_bytes);
-        let records = (0..count).map(|number| scattered(number, count));
-        let begun = Instant::now();
-        if way == 0 {
-            let mut batch = WriteBatch::with_capacity(count as usize);
-            records.for_each(|number| {
-                batch.put(column, key(number).to_vec(), values[number as usize].clone());
-            });
-            subject.engine.write(batch, durability)?;
-        } else {
-            let mut loader = match way {
-                1 => {
-                    BulkLoader::with_fixed_chunks(&*subject.engine, durability, count as usize / 10)
-                }
-                _ => BulkLoader::new(&*subject.engine, durability),
-            };
-            for number in records {
-                loader.put(column, key(number).to_vec(), values[number as usize].clone())?;
-            }
-            loader.finish()?;
-        }
-        Ok(count as f64 / begun.elapsed().as_secs_f64())
     }
 
     pub(super) fn reads(&mut self) -> Result<()> {
@@ -391,56 +331,6 @@ impl Bench<'_> {
             ("kubernetes", made(Data::Kubernetes)),
             ("packages", packages),
         ])
-    }
-
-    /// Block cache, write buffer and background jobs, each alone.
-    pub(super) fn knobs(&mut self) -> Result<()> {
-        for mib in [256, 512, 1024, 2048] {
-            let profile = Profile { block_cache_bytes: mib << 20, ..self.profile.clone() };
-            let (subject, column) = self.loaded(&profile)?;
-            let (records, operations) = (self.scale.records, self.scale.operations);
-            let mut rng = Rng::new(3);
-            let (took, latencies) =
-                timed(operations, |_| check(&*subject.engine, column, rng.below(records)))?;
-            let row = self.row("knobs", format!("block cache {mib} MiB: random gets"));
-            let hits = subject.engine.stats()?.cache.and_then(|cache| cache.hit_rate());
-            let note = hits.map_or_else(String::new, |rate| format!("{:.1} % hits", rate * 100.0));
-            self.done(Row { note, ..row.took(operations, took).latencies(&latencies) });
-        }
-        for mib in [64, 128, 256, 512] {
-            let profile = Profile { write_buffer_bytes: mib << 20, ..self.profile.clone() };
-            self.load_case(format!("write buffer {mib} MiB: random load"), &profile)?;
-        }
-        for jobs in [2, 4, 8, 16] {
-            let profile = Profile { background_jobs: jobs, ..self.profile.clone() };
-            self.load_case(format!("background jobs {jobs}: random load"), &profile)?;
-        }
-        Ok(())
-    }
-
-    fn load_case(&mut self, case: String, profile: &Profile) -> Result<()> {
-        let (subject, column) = self.subject_with(profile)?;
-        let values = values(self.scale.records, self.scale.value_bytes);
-        let mut latencies = histogram();
-        let begun = Instant::now();
-        for first in (0..self.scale.records).step_by(LOAD_BATCH as usize) {
-            let mut batch = WriteBatch::with_capacity(LOAD_BATCH as usize);
-            for number in first..(first + LOAD_BATCH).min(self.scale.records) {
-                let number = scattered(number, self.scale.records);
-                batch.put(column, key(number).to_vec(), values[number as usize].clone());
-            }
-            let written = Instant::now();
-            subject.engine.write(batch, Durability::Buffered)?;
-            latencies.saturating_record(written.elapsed().as_nanos() as u64);
-        }
-        let row = self.row("knobs", case).took(self.scale.records, begun.elapsed());
-        let note = subject
-            .engine
-            .stats()?
-            .stalled
-            .map_or_else(String::new, |time| format!("stalled {time:.1?}"));
-        self.done(Row { note, ..row.latencies(&latencies) });
-        Ok(())
     }
 
     /// What the engine must reach on a machine of two cores.

@@ -133,13 +133,17 @@ impl<'a> BulkLoader<'a> {
     ) -> Result<()> {
         self.chunk.put(column, key, value);
         let full = self.chunk.len() >= self.size.now || self.chunk.size_bytes() >= MAX_CHUNK_BYTES;
-        if full { self.write_chunk() } else { Ok(()) }
+        if !full {
+            return Ok(());
+        }
+        let next = WriteBatch::with_capacity(self.chunk.len());
+        self.write_chunk(next)
     }
 
     /// Writes what is left, and syncs if that was asked for.
     pub fn finish(mut self) -> Result<Progress> {
         if !self.chunk.is_empty() {
-            self.write_chunk()?;
+            self.write_chunk(WriteBatch::new())?;
         }
         if self.durability == Durability::Sync {
             self.engine.write(WriteBatch::new(), Durability::Sync)?;
@@ -148,8 +152,7 @@ impl<'a> BulkLoader<'a> {
         Ok(self.progress)
     }
 
-    fn write_chunk(&mut self) -> Result<()> {
-        let next = WriteBatch::with_capacity(self.chunk.len());
+    fn write_chunk(&mut self, next: WriteBatch) -> Result<()> {
         let chunk = std::mem::replace(&mut self.chunk, next);
         let (records, bytes) = (chunk.len(), chunk.size_bytes());
         let begun = Instant::now();

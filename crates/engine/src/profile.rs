@@ -44,6 +44,8 @@ pub struct Profile {
     pub block_cache_bytes: usize,
     /// Unit of reading, caching and compression.
     pub block_size_bytes: usize,
+    /// Whether the files' indexes and filters stay in the cache, found without a search.
+    pub pin_index_and_filters: bool,
     /// Bits of Bloom filter for each key; 10 let about 1 % of absent keys through. None: no filter.
     pub bloom_bits_per_key: Option<f64>,
     /// A memtable of this size is flushed to a file.
@@ -81,6 +83,7 @@ impl Default for Profile {
             compression: Compression::Tiered,
             block_cache_bytes: 256 * MIB,
             block_size_bytes: 8 << 10,
+            pin_index_and_filters: true,
             bloom_bits_per_key: Some(10.0),
             write_buffer_bytes: 64 * MIB,
             write_buffers: 3,

@@ -28,6 +28,13 @@ impl Contestant for Bare {
         Ok(self.0.write_opt(batch, &options)?)
     }
 
+    fn delete(&self, records: &[Record]) -> Result<()> {
+        let column = self.0.cf_handle(COLUMN).context("the column is there")?;
+        let mut batch = WriteBatch::default();
+        records.iter().for_each(|(key, _)| batch.delete_cf(column, key));
+        Ok(self.0.write(batch)?)
+    }
+
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let column = self.0.cf_handle(COLUMN).context("the column is there")?;
         Ok(self.0.get_cf(column, key)?)

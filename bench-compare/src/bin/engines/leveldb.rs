@@ -49,6 +49,7 @@ unsafe extern "C" {
         value: *const c_char,
         value_bytes: usize,
     );
+    fn leveldb_writebatch_delete(batch: Object, key: *const c_char, key_bytes: usize);
 }
 
 struct LevelDb {
@@ -104,6 +105,20 @@ impl Contestant for LevelDb {
             }
             let options = if sync { self.synced } else { self.buffered };
             leveldb_write(self.database, options, batch, &raw mut error);
+            leveldb_writebatch_destroy(batch);
+        }
+        check(error)
+    }
+
+    fn delete(&self, records: &[Record]) -> Result<()> {
+        let mut error = ptr::null_mut();
+        // SAFETY: keys outlive the calls, which copy them; the batch is ours until destroyed.
+        unsafe {
+            let batch = leveldb_writebatch_create();
+            for (key, _) in records {
+                leveldb_writebatch_delete(batch, key.as_ptr().cast(), key.len());
+            }
+            leveldb_write(self.database, self.buffered, batch, &raw mut error);
             leveldb_writebatch_destroy(batch);
         }
         check(error)

@@ -2,6 +2,7 @@
 
 use super::{Contestant, Record};
 use anyhow::Result;
+use bytes::Bytes;
 use chronolith_engine::{ColumnId, Durability, Engine, MemoryEngine, WriteBatch};
 use std::path::Path;
 
@@ -25,14 +26,29 @@ fn ours(engine: Box<dyn Engine>) -> Result<Box<dyn Contestant>> {
     Ok(Box::new(Ours { engine, column }))
 }
 
+impl Ours {
+    fn apply(&self, batch: WriteBatch, sync: bool) -> Result<()> {
+        let durability = if sync { Durability::Sync } else { Durability::Buffered };
+        Ok(self.engine.write(batch, durability)?)
+    }
+}
+
 impl Contestant for Ours {
     fn write(&self, records: &[Record], sync: bool) -> Result<()> {
         let mut batch = WriteBatch::with_capacity(records.len());
         for (key, value) in records {
-            batch.put(self.column, key.clone(), value.clone());
+            // Copied, as the others copy: a caller's record is seldom shared already.
+            batch.put(self.column, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
         }
-        let durability = if sync { Durability::Sync } else { Durability::Buffered };
-        Ok(self.engine.write(batch, durability)?)
+        self.apply(batch, sync)
+    }
+
+    fn delete(&self, records: &[Record]) -> Result<()> {
+        let mut batch = WriteBatch::with_capacity(records.len());
+        for (key, _) in records {
+            batch.delete(self.column, Bytes::copy_from_slice(key));
+        }
+        self.apply(batch, false)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -81,8 +81,9 @@ fn table(profile: &Profile, cache: &Cache) -> BlockBasedOptions {
     // Indexes and filters count against the cache, so that its size bounds the memory for reading.
     table.set_cache_index_and_filter_blocks(true);
     table.set_cache_index_and_filter_blocks_with_high_priority(true);
-    // Pinned, they are found without looking into the cache for each read.
-    table.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::All);
+    if profile.pin_index_and_filters {
+        table.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::All);
+    }
     table.set_optimize_filters_for_memory(true);
     if let Some(bits) = profile.bloom_bits_per_key {
         table.set_bloom_filter(bits, false);

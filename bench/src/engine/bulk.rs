@@ -1,0 +1,95 @@
+//! Loading very many records: one batch, fixed chunks and adaptive chunks, as the originals compared them.
+
+use super::{
+    data::{key, scattered},
+    suites::{Bench, DURABILITIES, values},
+};
+use anyhow::Result;
+use chronolith_engine::{BulkLoader, Durability, WriteBatch};
+use std::time::{Duration, Instant};
+
+/// The adaptive loader's rate, relative to the better of the other ways.
+const LEAST_SHARE: f64 = 0.95;
+/// Rounds in which the ways take turns: a single round says little on a shared machine.
+const LEAST_ROUNDS: u32 = 5;
+
+#[derive(Clone, Copy)]
+enum Way {
+    OneBatch,
+    Tenths,
+    Adaptive,
+}
+
+const WAYS: [(Way, &str); 3] =
+    [(Way::OneBatch, "one batch"), (Way::Tenths, "chunks of a tenth"), (Way::Adaptive, "adaptive")];
+
+impl Bench<'_> {
+    pub(super) fn bulk(&mut self) -> Result<()> {
+        for count in [10_000, 50_000, 100_000] {
+            for (name, durability) in &DURABILITIES[..2] {
+                let rounds = self.scale.repeats.max(LEAST_ROUNDS);
+                let rounds: Vec<[f64; 3]> = (0..rounds)
+                    .map(|_| self.bulk_round(count, *durability))
+                    .collect::<Result<_>>()?;
+                for (place, (way, title)) in WAYS.iter().enumerate() {
+                    let rate = median(rounds.iter().map(|rates| rates[place]).collect());
+                    let took = Duration::from_secs_f64(count as f64 / rate);
+                    let case = format!("{count} records, {name}, {title}");
+                    let mut row = self.row("bulk", case).took(count, took);
+                    if matches!(way, Way::Adaptive) {
+                        let share = median(rounds.iter().map(share).collect());
+                        row.note = format!("{:.0} % of the better", share * 100.0);
+                        row.passed = Some(share >= LEAST_SHARE);
+                    }
+                    self.done(row);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Each way once, one after the other: other load on the machine hits neighbours alike.
+    fn bulk_round(&self, count: u64, durability: Durability) -> Result<[f64; 3]> {
+        let mut rates = [0.0; 3];
+        for (rate, (way, _)) in rates.iter_mut().zip(WAYS) {
+            *rate = self.bulk_case(way, count, durability)?;
+        }
+        Ok(rates)
+    }
+
+    fn bulk_case(&self, way: Way, count: u64, durability: Durability) -> Result<f64> {
+        let (subject, column) = self.subject()?;
+        let values = values(count, self.scale.value_bytes);
+        let records = (0..count).map(|number| scattered(number, count));
+        let begun = Instant::now();
+        let mut loader = match way {
+            Way::OneBatch => {
+                let mut batch = WriteBatch::with_capacity(count as usize);
+                records.for_each(|number| {
+                    batch.put(column, key(number).to_vec(), values[number as usize].clone());
+                });
+                subject.engine.write(batch, durability)?;
+                return Ok(count as f64 / begun.elapsed().as_secs_f64());
+            }
+            Way::Tenths => {
+                BulkLoader::with_fixed_chunks(&*subject.engine, durability, count as usize / 10)
+            }
+            Way::Adaptive => BulkLoader::new(&*subject.engine, durability),
+        };
+        for number in records {
+            loader.put(column, key(number).to_vec(), values[number as usize].clone())?;
+        }
+        loader.finish()?;
+        Ok(count as f64 / begun.elapsed().as_secs_f64())
+    }
+}
+
+/// The adaptive way's rate, relative to the better of the others in the same round.
+fn share([one, fixed, adaptive]: &[f64; 3]) -> f64 {
+    adaptive / one.max(*fixed)
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
