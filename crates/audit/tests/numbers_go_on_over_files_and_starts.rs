@@ -185,8 +185,8 @@ fn retention_keeps_the_newest_and_says_what_it_removed() {
     assert!((3000..=7000 + 2400).contains(&kept), "{kept}");
     let events = all(home.path());
     is_unbroken(home.path(), events[0].seq);
-    let removals = events.iter().filter(|event| event.call == own::RETENTION);
-    assert_eq!(removals.last().unwrap().removed_through, Some(events[0].seq - 1));
+    let mut removals = events.iter().filter(|event| event.call == own::RETENTION);
+    assert_eq!(removals.next_back().unwrap().removed_through, Some(events[0].seq - 1));
     let again = AuditLog::open(settings(home.path())).unwrap();
     again.close();
     assert_eq!(verify_directory(home.path(), log.verifier_key(), None).unwrap().finding, None);
