@@ -92,6 +92,12 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// One that concerns all keys that begin with `prefix`.
+    pub fn under(action: Action, prefix: &Bytes) -> Self {
+        let range_end = prefix_end(prefix).map_or(Bytes::from_static(&[0]), Bytes::from);
+        Self { action, key: prefix.clone(), range_end, value: None }
+    }
+
     /// Whether it may touch a key that begins with `prefix`.
     pub fn touches(&self, prefix: &[u8]) -> bool {
         touches(prefix, &self.key, &self.range_end)

@@ -10,11 +10,12 @@ use std::{
     time::Duration,
 };
 
+use chronolith_audit::FailMode;
 use chronolith_store::{EngineKind, Verify};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
-    config::{Config, Limits},
+    config::{AuditConfig, Config, Limits},
     server::Error,
 };
 
@@ -79,6 +80,90 @@ pub struct ServeArgs {
     /// Interval between progress notifications on a quiet watch, like 10m or 30s [default: 10m]
     #[arg(long, value_name = "DURATION", env = "CHRONOLITH_WATCH_PROGRESS_NOTIFY_INTERVAL")]
     pub watch_progress_notify_interval: Option<String>,
+    /// Keep an audit trail in DATA/audit: who did what, and what came of it [default: off]
+    #[arg(long, value_name = "on|off", env = "CHRONOLITH_AUDIT")]
+    pub audit: Option<Switch>,
+    #[expect(missing_docs, reason = "clap takes no text for a group of settings")]
+    #[command(flatten)]
+    pub audit_settings: AuditArgs,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// How the audit trail is kept; see docs/audit.md.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Audit trail (with --audit on)")]
+pub struct AuditArgs {
+    /// What is recorded: a JSON file of rules; SIGHUP reads it again [default: writes, administration and
+    /// refusals, as metadata]
+    #[arg(long, value_name = "FILE", env = "CHRONOLITH_AUDIT_POLICY")]
+    pub audit_policy: Option<PathBuf>,
+    /// What happens to a request whose event would be lost: open serves it and counts the loss, closed
+    /// refuses it [default: open]
+    #[arg(long, value_name = "open|closed", env = "CHRONOLITH_AUDIT_FAIL_MODE")]
+    pub audit_fail_mode: Option<FailMode>,
+    /// Events that may wait to be written [default: 16384]
+    #[arg(long, value_name = "COUNT", env = "CHRONOLITH_AUDIT_QUEUE_EVENTS")]
+    pub audit_queue_events: Option<usize>,
+    /// A file of events is ended at this size [default: 67108864]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_AUDIT_ROTATE_BYTES")]
+    pub audit_rotate_bytes: Option<u64>,
+    /// A file of events is ended at this age [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "CHRONOLITH_AUDIT_ROTATE_AGE")]
+    pub audit_rotate_age: Option<String>,
+    /// Files of events that are kept; 0 keeps all [default: 0]
+    #[arg(long, value_name = "COUNT", env = "CHRONOLITH_AUDIT_KEEP_FILES")]
+    pub audit_keep_files: Option<usize>,
+    /// Bytes of events that are kept, the oldest files go first; 0 keeps all [default: 4294967296]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_AUDIT_KEEP_BYTES")]
+    pub audit_keep_bytes: Option<u64>,
+    /// How often events are synced and a checkpoint over them is signed [default: 1s]
+    #[arg(long, value_name = "DURATION", env = "CHRONOLITH_AUDIT_SYNC_INTERVAL")]
+    pub audit_sync_interval: Option<String>,
+    /// Write the events to standard output too
+    #[arg(long, env = "CHRONOLITH_AUDIT_STDOUT")]
+    pub audit_stdout: bool,
+}
+
+impl AuditArgs {
+    fn into_config(self) -> Result<AuditConfig, Error> {
+        let own = AuditConfig::default();
+        let time = |given: Option<String>, or| given.map_or(Ok(or), |text| duration(&text));
+        let config = AuditConfig {
+            policy_file: self.audit_policy,
+            fail_mode: self.audit_fail_mode.unwrap_or(own.fail_mode),
+            queue_events: self.audit_queue_events.unwrap_or(own.queue_events),
+            rotate_bytes: self.audit_rotate_bytes.unwrap_or(own.rotate_bytes),
+            rotate_age: time(self.audit_rotate_age, own.rotate_age)?,
+            keep_files: self.audit_keep_files.unwrap_or(own.keep_files),
+            keep_bytes: self.audit_keep_bytes.unwrap_or(own.keep_bytes),
+            sync_interval: time(self.audit_sync_interval, own.sync_interval)?,
+            stdout: self.audit_stdout,
+        };
+        match (config.queue_events, config.rotate_bytes) {
+            (0, _) => Err(Error::Setting("--audit-queue-events 0 would drop everything".into())),
+            (_, 0) => Err(Error::Setting("--audit-rotate-bytes 0 would end every file".into())),
+            _ => Ok(config),
+        }
+    }
+
+    /// A setting that would do nothing without an audit trail.
+    fn idle(&self) -> Option<&'static str> {
+        [
+            ("--audit-policy", self.audit_policy.is_some()),
+            ("--audit-fail-mode", self.audit_fail_mode.is_some()),
+            ("--audit-stdout", self.audit_stdout),
+        ]
+        .into_iter()
+        .find_map(|(flag, is_given)| is_given.then_some(flag))
+    }
 }
 
 impl ServeArgs {
@@ -126,6 +211,13 @@ impl ServeArgs {
             },
             ..own
         };
+        let audit = match (self.audit.unwrap_or(Switch::Off), self.audit_settings.idle()) {
+            (Switch::On, _) => Some(self.audit_settings.into_config()?),
+            (Switch::Off, None) => None,
+            (Switch::Off, Some(flag)) => {
+                return Err(Error::Setting(format!("{flag} does nothing without --audit on")));
+            }
+        };
         let data_dir = self.data_dir.or_else(|| (or.etcd)("ETCD_DATA_DIR").map(PathBuf::from));
         Ok(Config {
             engine: self.engine.unwrap_or(EngineKind::Memory),
@@ -139,6 +231,7 @@ impl ServeArgs {
             )?,
             watch_progress_interval: duration(&interval)?,
             limits: checked(limits)?,
+            audit,
             ..Config::new(data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR)))
         })
     }
@@ -294,6 +387,27 @@ mod tests {
         for wrong in ["", "m", "10x", "0s", "5m3"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_audit_trail_is_kept_where_it_is_asked_for_and_its_settings_are_not_for_nothing() {
+        assert!(resolve(ServeArgs::default(), &[]).unwrap().audit.is_none());
+        let settings = |on, audit_settings| {
+            let flags = ServeArgs { audit: on, audit_settings, ..ServeArgs::default() };
+            resolve(flags, &[]).map(|config| config.audit).map_err(|error| error.to_string())
+        };
+        let closed = AuditArgs {
+            audit_fail_mode: Some(FailMode::Closed),
+            audit_rotate_age: Some("90m".into()),
+            ..AuditArgs::default()
+        };
+        let config = settings(Some(Switch::On), closed.clone()).unwrap().unwrap();
+        assert_eq!(config.fail_mode, FailMode::Closed);
+        assert_eq!(config.rotate_age, Duration::from_secs(5_400));
+        assert_eq!(config.keep_bytes, 4 << 30);
+        assert!(settings(None, closed).unwrap_err().contains("--audit-fail-mode does nothing"));
+        let nothing = AuditArgs { audit_queue_events: Some(0), ..AuditArgs::default() };
+        assert!(settings(Some(Switch::On), nothing).unwrap_err().contains("--audit-queue-events"));
     }
 
     #[test]

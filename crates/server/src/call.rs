@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
 use prost::Message;
 
 use crate::{
+    audit::Trail,
     metrics::Metrics,
     node::Node,
     status::{Code, Status, ok_trailers},
@@ -63,6 +64,7 @@ impl ReceiveBudget {
 pub(crate) struct Messages<'a> {
     node: &'a Node,
     body: RecvStream,
+    trail: Option<&'a Trail<'a>>,
     /// Received, not yet handed out; at most one message and what came in its last frame.
     pending: Bytes,
     /// Taken from the receive budget.
@@ -70,8 +72,13 @@ pub(crate) struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    pub(crate) fn new(node: &'a Node, body: RecvStream) -> Self {
-        Messages { node, body, pending: Bytes::new(), held_bytes: 0 }
+    pub(crate) fn new(node: &'a Node, trail: Option<&'a Trail<'a>>, body: RecvStream) -> Self {
+        Messages { node, body, trail, pending: Bytes::new(), held_bytes: 0 }
+    }
+
+    /// What the audit trail hears of the call.
+    pub(crate) fn trail(&self) -> Option<&'a Trail<'a>> {
+        self.trail
     }
 
     /// The only message of a unary call; waits for the end of the request.

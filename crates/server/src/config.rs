@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use chronolith_audit::FailMode;
 use chronolith_store::{EngineKind, Verify};
 
 /// Connections open at once. Ten thousand idle ones cost about 100 MiB; the next waits to be accepted.
@@ -72,6 +73,45 @@ impl Limits {
     }
 }
 
+/// How the audit log is kept. Sizes and times are those of [`chronolith_audit::Settings`].
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// What is recorded: a policy file; without one, the default policy.
+    pub policy_file: Option<PathBuf>,
+    /// What happens to a request whose event would be lost.
+    pub fail_mode: FailMode,
+    /// Events that may wait for the writer.
+    pub queue_events: usize,
+    /// A file of events is ended at this size.
+    pub rotate_bytes: u64,
+    /// A file of events is ended at this age.
+    pub rotate_age: Duration,
+    /// Files that are kept; 0 for all.
+    pub keep_files: usize,
+    /// Bytes of events that are kept; 0 for all.
+    pub keep_bytes: u64,
+    /// How often what was written is synced and signed.
+    pub sync_interval: Duration,
+    /// Write the events to standard output too.
+    pub stdout: bool,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        AuditConfig {
+            policy_file: None,
+            fail_mode: FailMode::Open,
+            queue_events: chronolith_audit::QUEUE_EVENTS,
+            rotate_bytes: chronolith_audit::ROTATE_BYTES,
+            rotate_age: chronolith_audit::ROTATE_AGE,
+            keep_files: 0,
+            keep_bytes: chronolith_audit::KEEP_BYTES,
+            sync_interval: chronolith_audit::SYNC_INTERVAL,
+            stdout: false,
+        }
+    }
+}
+
 /// How to run a server.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -93,6 +133,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The limits.
     pub limits: Limits,
+    /// How the audit log is kept, if there is to be one.
+    pub audit: Option<AuditConfig>,
 }
 
 impl Config {
@@ -108,6 +150,7 @@ impl Config {
             watch_progress_interval: WATCH_PROGRESS_INTERVAL,
             drain_timeout: DRAIN_TIMEOUT,
             limits: Limits::default(),
+            audit: None,
         }
     }
 }

@@ -97,6 +97,7 @@ async fn speaks_http2(socket: &TcpStream) -> std::io::Result<bool> {
 }
 
 async fn http2(node: &Arc<Node>, stream: TcpStream) {
+    let peer = stream.peer_addr().map_or_else(|_| String::new(), |peer| peer.to_string());
     let socket = Socket::new(stream);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -116,7 +117,8 @@ async fn http2(node: &Arc<Node>, stream: TcpStream) {
             drains = true;
             connection.graceful_shutdown();
         }
-        let serve_call = |(request, respond)| dispatch::call(Arc::clone(node), request, respond);
+        let serve_call =
+            |(request, respond)| dispatch::call(Arc::clone(node), &peer, request, respond);
         let driven = drive(cx, &mut connection, &mut calls, serve_call);
         match socket.poll_send(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(()),

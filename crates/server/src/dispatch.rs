@@ -1,9 +1,10 @@
 //! From a request's path to the store and back.
 //!
 //! ```text
-//! call ─▶ path → method ─▶ decode ─▶ admit (limits) ─▶ store ─▶ encode ─▶ reply
+//! call ─▶ path → method ─▶ decode ─▶ admit (limits) ─▶ store ─▶ encode ─▶ audited ─▶ reply
 //!   └ not gRPC: plain HTTP        └──────── contained: a panic answers INTERNAL ────────┘
 //! ```
+//! Whatever ends a call, its trail is told before its answer leaves.
 
 use std::{future::Future, sync::Arc, time::Instant};
 
@@ -17,6 +18,7 @@ use http::{HeaderMap, Request, header::CONTENT_TYPE};
 use prost::Message;
 
 use crate::{
+    audit::{self, Answered, Asked, Trail},
     call::{Messages, Reply, frame},
     contain::contain,
     health, lease,
@@ -30,6 +32,7 @@ use crate::{
 /// Answers one HTTP/2 request.
 pub(crate) async fn call(
     node: Arc<Node>,
+    peer: &str,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
@@ -40,17 +43,36 @@ pub(crate) async fn call(
     }
     let method = match Method::of_path(head.uri.path()) {
         Ok(method) => method,
-        Err(status) => return reply.finish(&status),
+        Err(status) => {
+            let trail = Trail::unknown(&node, head.uri.path(), &head.headers, peer);
+            return reply.finish(&refused(trail.as_ref(), status).await);
+        }
     };
     let since = Instant::now();
     node.metrics.start(method);
-    let outcome = contain(answer(&node, method, &head.headers, body, &mut reply)).await;
-    let status = outcome.unwrap_or_else(|panic| Err(panicked(&node, method, &panic)));
-    let code = status.as_ref().err().map_or(Code::Ok, |status| status.code);
-    if let Err(status) = status {
-        reply.finish(&status);
-    }
+    // In a box: most nodes keep no audit trail, and every call would carry its room.
+    let trail = Trail::begin(&node, method, &head.headers, peer).map(Box::new);
+    let messages = Messages::new(&node, trail.as_deref(), body);
+    let outcome = contain(answer(&node, method, &head.headers, messages, &mut reply)).await;
+    let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&node, method, &panic)));
+    let code = match outcome {
+        Ok(()) => Code::Ok,
+        Err(status) => {
+            let status = refused(trail.as_deref(), status).await;
+            reply.finish(&status);
+            status.code
+        }
+    };
     node.metrics.handled(method, code, since);
+}
+
+/// Tells a call's trail how it ended, if it does not know yet; the status that the client is to hear.
+async fn refused(trail: Option<&Trail<'_>>, status: Status) -> Status {
+    let Some(trail) = trail else { return status };
+    match trail.finish(Err(&status)).await {
+        Ok(()) => status,
+        Err(lost) => lost,
+    }
 }
 
 fn panicked(node: &Node, method: Method, panic: &str) -> Status {
@@ -68,28 +90,45 @@ async fn answer(
     node: &Arc<Node>,
     method: Method,
     headers: &HeaderMap,
-    body: RecvStream,
+    messages: Messages<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<(), Status> {
     #[cfg(test)]
     tests::panic_if_asked(headers);
     require_leader(node, headers)?;
-    let messages = Messages::new(node, body);
+    let trail = messages.trail();
     if method.kind() != Kind::Unary {
-        return Box::pin(stream(node, method, messages, reply)).await;
+        Box::pin(stream(node, method, messages, reply)).await?;
+        finish(trail).await?;
+        reply.finish_ok();
+        return Ok(());
     }
     let frame = match method {
         Method::Range => unary(node, messages, |request| node.store.range(request)).await?,
-        Method::Put => unary(node, messages, |request| node.store.put(request)).await?,
+        Method::Put => {
+            let acting = trail.map(|trail| trail.store(&node.store));
+            let store = acting.as_ref().unwrap_or(&node.store);
+            unary(node, messages, |request| store.put(request)).await?
+        }
         _ => Box::pin(rare(node, method, messages)).await?,
     };
+    finish(trail).await?;
     reply.unary(frame);
     Ok(())
 }
 
+/// Tells a call's trail that all went well, before the client hears it.
+async fn finish(trail: Option<&Trail<'_>>) -> Result<(), Status> {
+    match trail {
+        None => Ok(()),
+        Some(trail) => trail.finish(Ok(())).await,
+    }
+}
+
 /// The unary methods that are not worth their room in every call's future.
 async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Bytes, Status> {
-    let store = &node.store;
+    let acting = messages.trail().map(|trail| trail.store(&node.store));
+    let store = acting.as_ref().unwrap_or(&node.store);
     match method {
         Method::DeleteRange => unary(node, messages, |request| store.delete_range(request)).await,
         Method::Txn => unary(node, messages, |request| store.txn(request)).await,
@@ -110,6 +149,10 @@ async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Byt
         Method::Defragment => {
             unary(node, messages, |_: DefragmentRequest| store.defragment()).await
         }
+        Method::AuditQuery => unary(node, messages, |request| audit::query(node, request)).await,
+        Method::AuditCheckpoint => {
+            unary(node, messages, |request| audit::checkpoint(node, request)).await
+        }
         Method::HealthCheck => health::check(node, messages).await,
         _ => Err(unimplemented(method)),
     }
@@ -126,7 +169,6 @@ async fn stream(
         Method::LeaseKeepAlive => lease::keep_alive(node, messages, reply).await?,
         _ => return Err(unimplemented(method)),
     }
-    reply.finish_ok();
     Ok(())
 }
 
@@ -145,20 +187,29 @@ fn unimplemented(method: Method) -> Status {
     Status::new(Code::Unimplemented, format!("method {} not implemented", method.name()))
 }
 
-async fn unary<Q, A, F>(
+async fn unary<Q, A, F, E>(
     node: &Node,
     messages: Messages<'_>,
     serve: impl FnOnce(Q) -> F,
 ) -> Result<Bytes, Status>
 where
-    Q: Message + Default,
-    A: Message,
-    F: Future<Output = Result<A, StoreError>>,
+    Q: Message + Default + Asked,
+    A: Message + Answered,
+    F: Future<Output = Result<A, E>>,
+    Status: From<E>,
 {
+    let trail = messages.trail();
     let request = messages.only().await?;
+    if let Some(trail) = trail {
+        trail.admit(&request)?;
+    }
     // Not before the request is whole: who sends slowly takes no one else's place.
     let _admitted = node.admit()?;
-    Ok(frame(&serve(request).await?))
+    let answer = serve(request).await?;
+    if let Some(trail) = trail {
+        trail.hear(&answer);
+    }
+    Ok(frame(&answer))
 }
 
 #[cfg(test)]

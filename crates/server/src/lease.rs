@@ -14,6 +14,10 @@ pub(crate) async fn keep_alive(
     mut messages: Messages<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<(), Status> {
+    let trail = messages.trail();
+    if let Some(trail) = trail {
+        trail.admit_stream()?;
+    }
     reply.open()?;
     loop {
         let request = tokio::select! {
@@ -21,6 +25,9 @@ pub(crate) async fn keep_alive(
             () = node.stopping() => return Err(Status::stopped()),
         };
         let Some(request) = request else { return Ok(()) };
+        if let Some(trail) = trail {
+            trail.count_lease(request.id);
+        }
         let response = node.store.lease_keep_alive(request.id).await?;
         reply.send(frame(&response)).await?;
     }

@@ -12,11 +12,14 @@
 //!    waits or gets an error that names it.
 //! 3. A panic inside a request ends that request. A connection that ends takes its calls, watchers
 //!    and counts with it.
-//! 4. Counting is relaxed atomics; telemetry takes no lock on a request's path.
+//! 4. Every call leaves one event in the audit trail, if one is kept; only failing closed does a call wait
+//!    for it.
+//! 5. Counting is relaxed atomics; telemetry takes no lock on a request's path.
 //!
 //! It must never know: how anything is stored, ordered or replicated.
 
 mod args;
+mod audit;
 mod call;
 pub mod config;
 mod connection;
@@ -36,7 +39,8 @@ mod status;
 mod watch;
 
 pub use args::ServeArgs;
+pub use chronolith_audit::FailMode;
 pub use chronolith_store::EngineKind;
-pub use config::{Config, Limits};
+pub use config::{AuditConfig, Config, Limits};
 pub use serve::serve;
 pub use server::{Error, RunningServer, Server};

@@ -77,6 +77,8 @@ methods! {
     Snapshot = "etcdserverpb.Maintenance" / "Snapshot" ServerStream,
     MoveLeader = "etcdserverpb.Maintenance" / "MoveLeader" Unary,
     Downgrade = "etcdserverpb.Maintenance" / "Downgrade" Unary,
+    AuditQuery = "chronolith.history.v1.Audit" / "Query" Unary,
+    AuditCheckpoint = "chronolith.history.v1.Audit" / "AuditCheckpoint" Unary,
     HealthCheck = "grpc.health.v1.Health" / "Check" Unary,
 }
 

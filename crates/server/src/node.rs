@@ -1,9 +1,11 @@
 //! What every connection shares: the store, the limits, the counters and the server's phase.
 
+use chronolith_audit::AuditLog;
 use chronolith_store::Store;
 use tokio::sync::watch;
 
 use crate::{
+    audit::Readers,
     call::ReceiveBudget,
     config::{Config, Limits},
     metrics::{Entered, Metrics},
@@ -26,17 +28,27 @@ pub(crate) struct Node {
     pub(crate) watch_progress_interval: std::time::Duration,
     pub(crate) metrics: Metrics,
     pub(crate) received: ReceiveBudget,
+    /// Who did what; none with `--audit off`.
+    pub(crate) audit: Option<AuditLog>,
+    pub(crate) audit_readers: Readers,
     phase: watch::Receiver<Phase>,
 }
 
 impl Node {
-    pub(crate) fn new(store: Store, config: &Config, phase: watch::Receiver<Phase>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        audit: Option<AuditLog>,
+        config: &Config,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
         Node {
             store,
             limits: config.limits.clone(),
             watch_progress_interval: config.watch_progress_interval,
             metrics: Metrics::default(),
             received: ReceiveBudget::new(config.limits.receive_bytes_max),
+            audit,
+            audit_readers: Readers::default(),
             phase,
         }
     }

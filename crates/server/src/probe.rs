@@ -164,6 +164,7 @@ async fn metrics(node: &Node) -> String {
     let mut page = Page::default();
     crate::maintenance::write_store_metrics(node, &mut page).await;
     node.metrics.write(&mut page);
+    crate::audit::write_metrics(node, &mut page);
     page.into_text()
 }
 

@@ -5,7 +5,8 @@ use std::{
     net::SocketAddr,
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use chronolith_audit::FailMode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -27,47 +28,94 @@ pub fn serve(args: ServeArgs) -> Result<(), Error> {
 }
 
 async fn run(config: Config) -> Result<(), Error> {
-    let mut asked = StopRequests::listen()?;
+    let mut asked = Signals::listen(config.audit.is_some())?;
     let banner = Banner::of(&config);
     let server = Server::start(config).await?;
     banner.print(server.addresses());
-    let why = asked.next().await;
+    let why = loop {
+        match asked.next().await {
+            Asked::Reload => reload(&server),
+            Asked::Stop(why) => break why,
+        }
+    };
     tracing::info!("{why}: finishing what is under way");
     stop(server, &mut asked).await;
     tracing::info!("stopped; every acknowledged write is on disk");
     Ok(())
 }
 
-async fn stop(server: RunningServer, asked: &mut StopRequests) {
-    let store = server.store().clone();
+/// Reads what can change while the server runs: the audit policy.
+fn reload(server: &RunningServer) {
+    match server.reload_audit_policy() {
+        Ok(()) => tracing::info!("SIGHUP: the audit policy is read again"),
+        Err(error) => tracing::error!("SIGHUP: the audit policy stays as it was: {error}"),
+    }
+}
+
+async fn stop(server: RunningServer, asked: &mut Signals) {
+    let (store, audit) = (server.store().clone(), server.audit().cloned());
     tokio::select! {
         () = server.shutdown() => {}
-        why = asked.next() => {
+        why = asked.asked_to_stop() => {
             tracing::warn!("{why} again: not waiting for clients any longer");
             store.shutdown().await;
+            if let Some(audit) = audit {
+                // What it still has to write is little, and the process ends behind it.
+                tokio::task::spawn_blocking(move || audit.close()).await.unwrap_or_else(|panic| {
+                    tracing::error!("closing the audit log panicked: {panic}");
+                });
+            }
         }
     }
 }
 
-/// The signals that ask a process to end.
-struct StopRequests {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
+/// What a signal asks for.
+enum Asked {
+    Stop(&'static str),
+    /// Read settings again.
+    Reload,
 }
 
-impl StopRequests {
-    fn listen() -> Result<Self, Error> {
-        let failed = |source| Error::Process { what: "cannot listen for signals", source };
-        Ok(StopRequests {
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+/// The signals that a process is asked with.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// Only where there is something to read again: it ends the process otherwise, as ever.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn listen(reloads: bool) -> Result<Self, Error> {
+        let listen = |kind| {
+            let failed = |source| Error::Process { what: "cannot listen for signals", source };
+            signal(kind).map_err(failed)
+        };
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: if reloads { Some(listen(SignalKind::hangup())?) } else { None },
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Asked {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => "Ctrl-C",
-            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => Asked::Stop("Ctrl-C"),
+            _ = self.terminate.recv() => Asked::Stop("SIGTERM"),
+            () = hangup => Asked::Reload,
+        }
+    }
+
+    async fn asked_to_stop(&mut self) -> &'static str {
+        loop {
+            if let Asked::Stop(why) = self.next().await {
+                return why;
+            }
         }
     }
 }
@@ -76,13 +124,18 @@ impl StopRequests {
 struct Banner {
     data_dir: String,
     engine: &'static str,
+    audit: Option<FailMode>,
 }
 
 impl Banner {
     fn of(config: &Config) -> Self {
         let data_dir = std::path::absolute(&config.data_dir);
         let data_dir = data_dir.unwrap_or_else(|_| config.data_dir.clone());
-        Banner { data_dir: data_dir.display().to_string(), engine: config.engine.name() }
+        Banner {
+            data_dir: data_dir.display().to_string(),
+            engine: config.engine.name(),
+            audit: config.audit.as_ref().map(|audit| audit.fail_mode),
+        }
     }
 
     fn print(&self, addresses: &[SocketAddr]) {
@@ -100,6 +153,7 @@ impl Banner {
 Chronolith {version} is serving
   clients  {listening}  (gRPC, and HTTP: /health /readyz /metrics)
   data     {data}  ({engine} engine)
+  audit    {audit}
 Try next, in another terminal:
   etcdctl --endpoints {endpoint} put greeting hello
   etcdctl --endpoints {endpoint} get greeting
@@ -110,6 +164,11 @@ Ctrl-C stops the node; every acknowledged write stays.
             listening = listening.join(", "),
             data = self.data_dir,
             engine = self.engine,
+            audit = match self.audit {
+                None => "off  (--audit on keeps a trail of who did what)",
+                Some(FailMode::Open) => "on, fails open  (chronolith ctl audit query)",
+                Some(FailMode::Closed) => "on, fails closed  (chronolith ctl audit query)",
+            },
         )
     }
 }
@@ -143,10 +202,12 @@ mod tests {
 
     #[test]
     fn the_banner_says_where_and_what_to_try() {
-        let banner = Banner { data_dir: "/data".into(), engine: "memory" };
+        let banner =
+            Banner { data_dir: "/data".into(), engine: "memory", audit: Some(FailMode::Closed) };
         let text = banner.text(&["0.0.0.0:2379".parse().unwrap()]);
         assert!(text.contains("http://0.0.0.0:2379"), "{text}");
         assert!(text.contains("etcdctl --endpoints 127.0.0.1:2379 put greeting hello"), "{text}");
         assert!(text.contains("/data  (memory engine)"), "{text}");
+        assert!(text.contains("audit    on, fails closed"), "{text}");
     }
 }

@@ -1,9 +1,10 @@
 //! Starting and stopping: in which order things come up and go down.
 //!
 //! ```text
-//! up    open the store ─▶ bind every address ─▶ accept
+//! up    bind every address ─▶ open the store ─▶ open the audit log ─▶ accept
 //! down  stop accepting ─▶ drain: connections say goodbye, streams end, requests finish
-//!       ─▶ deadline: close what is left ─▶ store.shutdown: queued writes are synced ─▶ done
+//!       ─▶ deadline: close what is left ─▶ store.shutdown: queued writes are synced
+//!       ─▶ the audit log: everything is written, signed, synced ─▶ done
 //! ```
 //! Invariants: an address is bound before `start` returns; a connection holds one permit from
 //! before it is accepted until it is closed, so the limit and the end of the drain are one count;
@@ -11,6 +12,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use chronolith_audit::AuditLog;
 use chronolith_store::{OpenError, Store, StoreConfig};
 use tokio::{
     net::TcpListener,
@@ -20,7 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    config::Config,
+    audit,
+    config::{AuditConfig, Config},
     connection,
     node::{Node, Phase},
 };
@@ -43,6 +46,9 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The audit log could not be opened.
+    #[error(transparent)]
+    Audit(#[from] chronolith_audit::Error),
     /// A setting makes no sense.
     #[error("{0}")]
     Setting(String),
@@ -79,6 +85,7 @@ pub struct RunningServer {
     acceptors: JoinSet<()>,
     permits: Arc<Semaphore>,
     drain_timeout: Duration,
+    audit: Option<AuditConfig>,
 }
 
 impl Server {
@@ -88,14 +95,22 @@ impl Server {
         let addresses: Vec<SocketAddr> = listeners.iter().map(|(address, _)| *address).collect();
         let store = open(&config, &addresses).await?;
         let (phase, phases) = watch::channel(Phase::Running);
-        let node = Arc::new(Node::new(store, &config, phases));
+        let audit = match open_audit(&config, &store).await {
+            Ok(audit) => audit,
+            Err(error) => {
+                store.shutdown().await;
+                return Err(error);
+            }
+        };
+        let node = Arc::new(Node::new(store, audit, &config, phases));
         let permits = Arc::new(Semaphore::new(config.limits.connections_max));
         let mut acceptors = JoinSet::new();
         for (_, listener) in listeners {
             acceptors.spawn(accept(Arc::clone(&node), listener, Arc::clone(&permits)));
         }
         let drain_timeout = config.drain_timeout;
-        Ok(RunningServer { addresses, node, phase, acceptors, permits, drain_timeout })
+        let audit = config.audit;
+        Ok(RunningServer { addresses, node, phase, acceptors, permits, drain_timeout, audit })
     }
 }
 
@@ -123,6 +138,20 @@ impl RunningServer {
         &self.node.store
     }
 
+    /// The audit log, if one is kept.
+    #[must_use]
+    pub fn audit(&self) -> Option<&AuditLog> {
+        self.node.audit.as_ref()
+    }
+
+    /// Puts the file of the audit policy in force again; a bad one changes nothing. Reads a file.
+    pub fn reload_audit_policy(&self) -> Result<(), Error> {
+        match (&self.node.audit, &self.audit) {
+            (Some(log), Some(wanted)) => audit::reload(log, wanted),
+            _ => Ok(()),
+        }
+    }
+
     /// Stops in order: no acknowledged write is lost, and requests under way get their answers as
     /// long as the drain timeout lasts.
     pub async fn shutdown(mut self) {
@@ -137,6 +166,21 @@ impl RunningServer {
         }
         self.phase.send_replace(Phase::Closed);
         self.node.store.shutdown().await;
+        close_audit(&self.node).await;
+    }
+}
+
+async fn open_audit(config: &Config, store: &Store) -> Result<Option<AuditLog>, Error> {
+    let (config, store) = (config.clone(), store.clone());
+    // Opening may hash what was written since the last sync of the tile files.
+    let opened = tokio::task::spawn_blocking(move || audit::open(&config, &store)).await;
+    opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
+async fn close_audit(node: &Node) {
+    let Some(log) = node.audit.clone() else { return };
+    if let Err(panic) = tokio::task::spawn_blocking(move || log.close()).await {
+        tracing::error!("closing the audit log panicked: {panic}");
     }
 }
 

@@ -36,6 +36,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::{
+    audit::Trail,
     call::{Messages, Reply},
     node::Node,
     status::Status,
@@ -55,7 +56,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Status> {
     let _counted = node.metrics.watch_streams.enter();
     reply.open()?;
-    Stream::new(node).run(messages, reply).await
+    Stream::new(node, messages.trail()).run(messages, reply).await
 }
 
 /// A watch of this stream.
@@ -69,6 +70,7 @@ struct Watch {
 
 struct Stream<'a> {
     node: &'a Node,
+    trail: Option<&'a Trail<'a>>,
     queue: Arc<Queue>,
     watches: FxHashMap<WatcherId, Watch>,
     watchers: BTreeMap<i64, WatcherId>,
@@ -89,9 +91,10 @@ enum Step {
 }
 
 impl<'a> Stream<'a> {
-    fn new(node: &'a Node) -> Self {
+    fn new(node: &'a Node, trail: Option<&'a Trail<'a>>) -> Self {
         Stream {
             node,
+            trail,
             queue: Arc::new(Queue::new(node.limits.watch_queue_bytes_max)),
             watches: FxHashMap::default(),
             watchers: BTreeMap::new(),
@@ -153,7 +156,11 @@ impl<'a> Stream<'a> {
     }
 
     fn create(&mut self, create: &WatchCreateRequest) {
-        let response = match self.register(create) {
+        let registered = match self.trail {
+            None => self.register(create),
+            Some(trail) => trail.watch(create, || self.register(create)),
+        };
+        let response = match registered {
             Ok(watch_id) => WatchResponse { watch_id, created: true, ..self.response() },
             Err(reason) => WatchResponse {
                 watch_id: NO_WATCH,
@@ -208,6 +215,7 @@ impl<'a> Stream<'a> {
         if let Some(watcher) = self.watchers.remove(&id) {
             self.watches.remove(&watcher);
             self.hub().cancel(watcher);
+            self.tell_end(id, "the client cancelled it");
             let response = WatchResponse { watch_id: id, canceled: true, ..self.response() };
             frame::push(&mut self.chunk, &response);
         }
@@ -252,6 +260,7 @@ impl<'a> Stream<'a> {
         let Some(watch) = self.watches.remove(&watcher) else { return };
         self.watchers.remove(&watch.id);
         self.hub().cancel(watcher);
+        self.tell_end(watch.id, &error.to_string());
         let mut response = WatchResponse { watch_id: watch.id, canceled: true, ..self.response() };
         match error {
             // As etcd tells it: no reason, no revision, only where one may start again.
@@ -262,6 +271,12 @@ impl<'a> Stream<'a> {
             other => response.cancel_reason = other.to_string(),
         }
         frame::push(&mut self.chunk, &response);
+    }
+
+    fn tell_end(&self, id: i64, why: &str) {
+        if let Some(trail) = self.trail {
+            trail.watch_cancelled(id, why);
+        }
     }
 
     fn push_events(&mut self, watcher: WatcherId, header: &ResponseHeader, batch: &EventBatch) {
@@ -335,8 +350,9 @@ impl<'a> Stream<'a> {
 
 impl Drop for Stream<'_> {
     fn drop(&mut self) {
-        for watcher in self.watchers.values() {
+        for (id, watcher) in &self.watchers {
             self.hub().cancel(*watcher);
+            self.tell_end(*id, "its stream ended");
         }
     }
 }
