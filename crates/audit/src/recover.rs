@@ -54,7 +54,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened> {
     let signed = KeyPolicy::log_only(secrets.key.verifier().clone())?
         .open(&SignedNote::parse(note.as_bytes())?)
         .map_err(|error| changed(dir, &format!("its checkpoint: {error}")))?;
-    let tiles = TileWriter::open(&dir.join(TILES))
+    let tiles = TileWriter::open_without_entries(&dir.join(TILES))
         .map_err(|error| changed(dir, &format!("its tile files: {error}")))?;
     let end = Tail { dir, segments: &segments, signed: &signed, tiles, ended: false }.replay()?;
     let begins_new_file = end.segment.checkpoint().exists();
@@ -172,7 +172,7 @@ impl Tail<'_> {
                 break;
             }
             if seq == self.tiles.frontier().size() + 1 {
-                self.tiles.append(Hash::of_leaf(line));
+                self.tiles.append_leaf(Hash::of_leaf(line));
             }
             if seq == self.signed.size {
                 self.ended = segment::event_of(line).is_some_and(|event| event.call == own::STOP);

@@ -252,7 +252,7 @@ impl Writer {
         event.member.clone_from(&self.settings.member);
         let start = self.pending.len();
         event.write_line(&mut self.pending);
-        self.tiles.append(Hash::of_leaf(&self.pending[start..]));
+        self.tiles.append_leaf(Hash::of_leaf(&self.pending[start..]));
         self.pending.push(b'\n');
         if let Some(echo) = &self.echo {
             echo.line(&self.pending[start..]);

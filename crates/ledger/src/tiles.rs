@@ -214,7 +214,8 @@ impl Level {
 pub struct TileWriter {
     dir: PathBuf,
     levels: Vec<Level>,
-    entries: Level,
+    /// None where the log's owner keeps the entries elsewhere.
+    entries: Option<Level>,
     frontier: Frontier,
     synced: u64,
 }
@@ -222,12 +223,23 @@ pub struct TileWriter {
 impl TileWriter {
     /// Opens the files in `dir` as of their last sync; what was appended later is cut off.
     pub fn open(dir: &Path) -> Result<Self> {
+        Self::open_with(dir, |size| {
+            Level::open(dir.join(ENTRIES), size * ENTRY_BYTES as u64).map(Some)
+        })
+    }
+
+    /// The same for a log whose entries are not revisions and are kept elsewhere, such as lines of text.
+    pub fn open_without_entries(dir: &Path) -> Result<Self> {
+        Self::open_with(dir, |_| Ok(None))
+    }
+
+    fn open_with(dir: &Path, entries: impl FnOnce(u64) -> Result<Option<Level>>) -> Result<Self> {
         fs::create_dir_all(dir).map_err(io_at(dir))?;
         let (size, root) = read_state(dir)?.unwrap_or((0, Hash::of_empty_tree()));
         let level =
             |level| Level::open(level_path(dir, level), (size >> (8 * level)) * HASH_BYTES as u64);
         let levels: Vec<_> = (0..LEVELS).map(level).collect::<Result<_>>()?;
-        let entries = Level::open(dir.join(ENTRIES), size * ENTRY_BYTES as u64)?;
+        let entries = entries(size)?;
         let frontier = TileFiles::at(dir).frontier_at(size)?;
         if frontier.root() != root {
             return Err(Error::mismatch("tile files and their state"));
@@ -253,15 +265,22 @@ impl TileWriter {
         TileFiles::at(&self.dir)
     }
 
-    /// Appends a leaf in memory.
+    /// Appends a leaf, with its entry, in memory.
     pub fn append(&mut self, entry: &[u8; ENTRY_BYTES]) {
+        self.append_leaf(Hash::of_leaf(entry));
+        if let Some(entries) = &mut self.entries {
+            entries.pending.extend_from_slice(entry);
+        }
+    }
+
+    /// Appends a leaf in memory, of a log that was opened without entries.
+    pub fn append_leaf(&mut self, leaf: Hash) {
         let levels = &mut self.levels;
-        self.frontier.append_with(Hash::of_leaf(entry), |height, hash| {
+        self.frontier.append_with(leaf, |height, hash| {
             if height % 8 == 0 {
                 levels[(height / 8) as usize].pending.extend_from_slice(&hash.0);
             }
         });
-        self.entries.pending.extend_from_slice(entry);
     }
 
     /// Drops the leaves and entries below `min_index`, in whole tiles, and answers with the first one
@@ -280,13 +299,19 @@ impl TileWriter {
 
     fn make_holes(&self, min_index: u64) -> Result<()> {
         prune::make_hole(&self.levels[0].path, min_index * HASH_BYTES as u64)?;
-        prune::make_hole(&self.entries.path, min_index * ENTRY_BYTES as u64)
+        match &self.entries {
+            Some(entries) => prune::make_hole(&entries.path, min_index * ENTRY_BYTES as u64),
+            None => Ok(()),
+        }
+    }
+
+    fn all_files(&mut self) -> impl Iterator<Item = &mut Level> {
+        self.levels.iter_mut().chain(&mut self.entries)
     }
 
     /// Hands what was appended to the system, so that readers see it.
     pub fn flush(&mut self) -> Result<()> {
-        let files = self.levels.iter_mut().chain([&mut self.entries]);
-        files.filter(|file| !file.pending.is_empty()).try_for_each(Level::flush)
+        self.all_files().filter(|file| !file.pending.is_empty()).try_for_each(Level::flush)
     }
 
     /// Puts everything on the disk and remembers it in `state`.
@@ -295,7 +320,7 @@ impl TileWriter {
         if size == self.synced {
             return Ok(());
         }
-        self.levels.iter_mut().chain([&mut self.entries]).try_for_each(Level::sync)?;
+        self.all_files().try_for_each(Level::sync)?;
         write_state(&self.dir, size, &self.frontier.root())?;
         self.synced = size;
         Ok(())
