@@ -80,8 +80,9 @@ pub enum Error {
     /// Another process has the directory open.
     #[error("{0} is in use by another process")]
     InUse(PathBuf),
-    /// An earlier write to disk failed. Memory is intact, but nothing more will become durable: reopen.
-    #[error("durability stopped after an earlier failure: {0}")]
+    /// An earlier write to disk failed. Memory is intact and readable, but nothing more can become durable,
+    /// so nothing more is taken: mend the disk, then open the index again.
+    #[error("durability stopped after an earlier failure, open the index again: {0}")]
     Poisoned(String),
 }
 

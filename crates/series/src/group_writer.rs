@@ -84,9 +84,11 @@ impl<'i> GroupWriter<'i> {
     fn append_slowly(&mut self, time: i64, values: &[f64]) -> Result<Waited, Error> {
         let expected = self.members.len();
         if values.len() != expected {
-            return Err(Error::RowWidth { expected, got: values.len() });
+            let width = Error::RowWidth { expected, got: values.len() };
+            return Err(self.index.counters.refused(width));
         }
-        check_time(time)?;
+        check_time(time).map_err(|error| self.index.counters.refused(error))?;
+        self.index.check_files()?;
         if time > self.last {
             self.open_block(time, values)
         } else {

@@ -6,22 +6,22 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::budget::{Budget, Charge, Wait, Waited};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::group_writer::GroupWriter;
 use crate::labels::Labels;
 use crate::late::sort_newest_wins;
-
 use crate::persist::{self, Durability, Persist, Recovery};
 use crate::point::{Key, MAX_TIME, Point, SeriesId};
 use crate::pool::Pool;
 use crate::reader::Reader;
-use crate::series::Series;
+use crate::series::{Series, Tail};
 use crate::snapshot::Snapshot;
-use crate::syncer::Syncer;
 use crate::table::Table;
+use crate::ticker::{Tick, Ticker};
 use crate::workers::Workers;
 use crate::writer::{Partial, Writer};
 
@@ -29,6 +29,10 @@ use crate::writer::{Partial, Writer};
 pub const DEFAULT_BUDGET_BYTES: u64 = 1 << 30;
 /// Series that an index may hold unless told otherwise: about 300 bytes each without points.
 pub const DEFAULT_MAX_SERIES: u32 = 1 << 20;
+
+/// How often an index applies its retention by itself unless told otherwise: points outlive their age by
+/// at most this, and a pass over a million series takes a small part of it.
+pub const DEFAULT_RETAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How an index is set up.
 #[derive(Clone)]
@@ -45,8 +49,13 @@ pub struct Options {
     pub workers: usize,
     /// Whether closed blocks are packed when memory gets short.
     pub pack_under_pressure: bool,
-    /// What `Index::retain` throws away.
+    /// What is thrown away, by itself and by `Index::retain`.
     pub retention: Retention,
+    /// How often that happens by itself, files included; `None` leaves it to `Index::retain`. Without a
+    /// retention no thread is started.
+    pub retain_every: Option<Duration>,
+    /// The time that ages are counted from.
+    pub clock: Clock,
     /// Whether points survive the process, and where; `None` keeps everything in memory only.
     pub durability: Option<Durability>,
 }
@@ -61,15 +70,17 @@ impl Default for Options {
             workers: 1,
             pack_under_pressure: true,
             retention: Retention::default(),
+            retain_every: Some(DEFAULT_RETAIN_EVERY),
+            clock: Clock::unix_millis(),
             durability: None,
         }
     }
 }
 
-/// What `Index::retain` throws away. Whole blocks go, so a few points older than asked may stay.
+/// What is thrown away. Whole blocks go, so a few points older than asked may stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Points older than this before the time given to `retain`.
+    /// Points older than this, in the unit of the points.
     pub max_age: Option<i64>,
     /// The oldest points beyond this many bytes.
     pub max_bytes: Option<u64>,
@@ -77,12 +88,39 @@ pub struct Retention {
 
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) too_old: AtomicU64,
     pub(crate) waits: AtomicU64,
     pub(crate) waited_nanos: AtomicU64,
     pub(crate) refused_full: AtomicU64,
-
+    pub(crate) too_old: AtomicU64,
+    pub(crate) out_of_range: AtomicU64,
+    pub(crate) unknown_series: AtomicU64,
+    pub(crate) too_many_series: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    pub(crate) busy: AtomicU64,
+    pub(crate) poisoned: AtomicU64,
     pub(crate) retained_away: AtomicU64,
+    pub(crate) retentions: AtomicU64,
+    pub(crate) failed_retentions: AtomicU64,
+}
+
+impl Counters {
+    /// Counts a refusal by its kind, and hands it on.
+    #[cold]
+    pub(crate) fn refused(&self, error: Error) -> Error {
+        let counter = match &error {
+            Error::TooOld { .. } => &self.too_old,
+            Error::TimeOutOfRange(_) => &self.out_of_range,
+            Error::UnknownSeries(_) => &self.unknown_series,
+            Error::TooManySeries(_) => &self.too_many_series,
+            Error::RowWidth { .. } | Error::Group(_) => &self.malformed,
+            Error::Busy(_) => &self.busy,
+            Error::Poisoned(_) => &self.poisoned,
+            // Counted where memory is taken, or no refusal of what a caller sent.
+            _ => return error,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        error
+    }
 }
 
 pub(crate) struct Inner {
@@ -152,6 +190,17 @@ impl Inner {
         }
     }
 
+    /// Points that cannot become durable although they should are refused.
+    #[inline]
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        match self.persist.get() {
+            Some(files) if files.is_poisoned() => {
+                files.check().map_err(|error| self.counters.refused(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn series(&self, id: SeriesId) -> Result<&Arc<Series>, Error> {
         let live = self.table.get(id).filter(|series| !series.is_removed());
         live.ok_or(Error::UnknownSeries(id))
@@ -174,7 +223,7 @@ impl Inner {
 #[derive(Clone)]
 pub struct Index {
     /// Dropped first: the last handle waits for a last sync before the files are let go.
-    syncer: Option<Arc<Syncer>>,
+    tickers: Arc<Vec<Ticker>>,
     pub(crate) inner: Arc<Inner>,
 }
 
@@ -209,20 +258,47 @@ impl Index {
             workers: Workers::start(options.workers),
             options,
         };
-        let index = Index { syncer: None, inner: Arc::new(inner) };
-        match index.inner.options.durability.clone() {
-            Some(durability) => index.durable(durability),
-            None => Ok(index),
+        let mut index = Index { tickers: Arc::default(), inner: Arc::new(inner) };
+        let mut tickers = Vec::new();
+        if let Some(durability) = index.inner.options.durability.clone() {
+            tickers.extend(index.open(durability)?);
         }
+        tickers.extend(index.retaining()?);
+        index.tickers = Arc::new(tickers);
+        Ok(index)
     }
 
-    fn durable(mut self, durability: Durability) -> Result<Index, Error> {
+    /// Loads what is on disk; the thread that syncs, if there is to be one.
+    fn open(&self, durability: Durability) -> Result<Option<Ticker>, Error> {
         let lock = persist::lock(&durability.dir)?;
-        let (files, recovery) = persist::load(&self, durability, lock)?;
+        let (files, recovery) = persist::load(self, durability, lock)?;
         let every = files.sync_every();
         let _set_once = (self.inner.persist.set(files), self.inner.recovery.set(recovery));
-        self.syncer = every.map(|every| Arc::new(Syncer::start(Arc::clone(&self.inner), every)));
-        Ok(self)
+        let Some(every) = every else { return Ok(None) };
+        let inner = Arc::clone(&self.inner);
+        let sync = move |_| match inner.persist.get().map(|files| files.sync(&inner)) {
+            Some(Ok(_)) => ControlFlow::Continue(()),
+            // Every later sync and append of a caller reports it, and the statistics do.
+            Some(Err(_)) | None => ControlFlow::Break(()),
+        };
+        Ticker::start("series-sync", every, sync).map(Some)
+    }
+
+    /// The thread that retains, if there is to be one.
+    fn retaining(&self) -> Result<Option<Ticker>, Error> {
+        let options = &self.inner.options;
+        let Some(every) = options.retain_every else { return Ok(None) };
+        if options.retention == Retention::default() {
+            return Ok(None);
+        }
+        let inner = Arc::clone(&self.inner);
+        let retain = move |tick| {
+            if tick == Tick::Due {
+                inner.retain_by_itself();
+            }
+            ControlFlow::Continue(())
+        };
+        Ticker::start("series-retain", every, retain).map(Some)
     }
 
     /// Registers a series that a file names; one that is there already, or was removed, stays as it is.
@@ -293,7 +369,7 @@ impl Index {
     fn check_room(&self, names: &Names, id: SeriesId) -> Result<(), Error> {
         let max = self.inner.options.max_series;
         if id.0 >= max || names.registered >= max {
-            return Err(Error::TooManySeries(max));
+            return Err(self.inner.counters.refused(Error::TooManySeries(max)));
         }
         Ok(())
     }
@@ -321,8 +397,9 @@ impl Index {
     /// # Errors
     /// [`Error::UnknownSeries`], or [`Error::Busy`] while a [`Writer`] owns it.
     pub fn remove(&self, series: SeriesId) -> Result<(), Error> {
-        let series = self.inner.series(series)?;
-        let mut tail = series.tail.try_lock().ok_or(Error::Busy(series.id))?;
+        let series = self.known(series)?;
+        let tail = series.tail.try_lock();
+        let mut tail = tail.ok_or_else(|| self.inner.counters.refused(Error::Busy(series.id)))?;
         let _only_one = series.merging.lock();
         series.removed.store(true, Ordering::Release);
         tail.open = None;
@@ -339,26 +416,36 @@ impl Index {
     /// The right to append to a series; waits while another thread has it.
     ///
     /// # Errors
-    /// [`Error::UnknownSeries`].
+    /// [`Error::UnknownSeries`]; [`Error::Poisoned`] if points can no longer become durable.
     pub fn writer(&self, series: SeriesId) -> Result<Writer<'_>, Error> {
-        let series = self.inner.series(series)?;
-        let tail = series.tail.lock();
-        if series.is_removed() {
-            return Err(Error::UnknownSeries(series.id));
-        }
-        Ok(Writer::new(&self.inner, series, tail))
+        let series = self.known(series)?;
+        self.owned(series, series.tail.lock())
     }
 
     /// As [`Index::writer`], waiting at most `wait` for the present owner.
     ///
     /// # Errors
-    /// [`Error::UnknownSeries`], [`Error::Busy`].
+    /// As [`Index::writer`], and [`Error::Busy`].
     pub fn try_writer(&self, series: SeriesId, wait: Duration) -> Result<Writer<'_>, Error> {
-        let series = self.inner.series(series)?;
-        let tail = series.tail.try_lock_for(wait).ok_or(Error::Busy(series.id))?;
+        let series = self.known(series)?;
+        let tail = series.tail.try_lock_for(wait);
+        let tail = tail.ok_or_else(|| self.inner.counters.refused(Error::Busy(series.id)))?;
+        self.owned(series, tail)
+    }
+
+    fn known(&self, id: SeriesId) -> Result<&Arc<Series>, Error> {
+        self.inner.series(id).map_err(|error| self.inner.counters.refused(error))
+    }
+
+    fn owned<'i>(
+        &'i self,
+        series: &'i Arc<Series>,
+        tail: MutexGuard<'i, Tail>,
+    ) -> Result<Writer<'i>, Error> {
         if series.is_removed() {
-            return Err(Error::UnknownSeries(series.id));
+            return Err(self.inner.counters.refused(Error::UnknownSeries(series.id)));
         }
+        self.inner.check_files()?;
         Ok(Writer::new(&self.inner, series, tail))
     }
 
@@ -371,10 +458,10 @@ impl Index {
         let mut order: Vec<usize> = (0..series.len()).collect();
         order.sort_by_key(|at| series[*at]);
         if order.is_empty() {
-            return Err(Error::Group("it has no series"));
+            return Err(self.inner.counters.refused(Error::Group("it has no series")));
         }
         if order.windows(2).any(|w| series[w[0]] == series[w[1]]) {
-            return Err(Error::Group("a series is named twice"));
+            return Err(self.inner.counters.refused(Error::Group("a series is named twice")));
         }
         let mut members: Vec<(usize, Writer<'_>)> = Vec::with_capacity(order.len());
         for at in order {

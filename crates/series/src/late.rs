@@ -115,6 +115,12 @@ impl Late {
         self.active.len() + self.runs.iter().map(|run| run.points.len()).sum::<usize>()
     }
 
+    /// The earliest time of a late point.
+    pub(crate) fn oldest(&self) -> Option<i64> {
+        let sealed = self.runs.iter().filter_map(|run| run.points.first());
+        sealed.chain(&self.active).map(|point| point.time).min()
+    }
+
     /// Drops late points older than `keep_from`.
     pub(crate) fn forget_before(&mut self, keep_from: i64) -> usize {
         let before = self.len();

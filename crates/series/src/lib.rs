@@ -28,6 +28,7 @@ mod bits;
 mod block;
 mod blocks;
 mod budget;
+mod clock;
 mod error;
 mod group;
 mod group_writer;
@@ -45,18 +46,22 @@ mod series;
 mod snapshot;
 mod stats;
 mod sync;
-mod syncer;
 mod table;
+mod ticker;
 mod workers;
 mod writer;
 
 pub use aggregate::Window;
 pub use budget::{Wait, Waited};
+pub use clock::Clock;
 pub use error::Error;
 pub use group_writer::GroupWriter;
-pub use index::{DEFAULT_BUDGET_BYTES, DEFAULT_MAX_SERIES, Index, Options, Retention, sort_batch};
+pub use index::{
+    DEFAULT_BUDGET_BYTES, DEFAULT_MAX_SERIES, DEFAULT_RETAIN_EVERY, Index, Options, Retention,
+    sort_batch,
+};
 pub use labels::{Labels, MAX_LABELS, MAX_NAME_BYTES, MAX_VALUE_BYTES};
-pub use persist::{DEFAULT_FLUSH_LOG_BYTES, Durability, Recovery, Synced};
+pub use persist::{DEFAULT_FLUSH_LOG_BYTES, Durability, Faults, FileStep, Recovery, Synced};
 pub use point::{Key, MAX_TIME, Point, SeriesId};
 pub use pool::Pool;
 pub use reader::Reader;

@@ -17,12 +17,14 @@
 //!
 //! Invariants: a file is trusted frame by frame, each with its CRC; only the last frame of the last log
 //! may be torn, and is cut off; anything else that does not hold is an error that names file and byte. A
-//! failed write stops durability for good (`Error::Poisoned`): memory stays readable and writable.
+//! failed write stops durability for good (`Error::Poisoned`): memory stays readable, and appends are
+//! refused, at the latest by the next block, because they could not become durable.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,10 +38,12 @@ use crate::packed::PackedBlock;
 use crate::point::{MAX_TIME, Point, SeriesId};
 use crate::series::Series;
 
+mod faults;
 mod frame;
 mod item;
 mod recover;
 
+pub use faults::{Faults, FileStep};
 use frame::{FrameFile, Kind};
 use item::Item;
 pub use recover::Recovery;
@@ -59,6 +63,8 @@ pub struct Durability {
     pub sync_every: Option<Duration>,
     /// Log size at which a sync also flushes.
     pub flush_log_bytes: u64,
+    /// For tests of what a failing disk does.
+    pub faults: Faults,
 }
 
 impl Durability {
@@ -69,6 +75,7 @@ impl Durability {
             dir: dir.into(),
             sync_every: Some(Duration::from_millis(100)),
             flush_log_bytes: DEFAULT_FLUSH_LOG_BYTES,
+            faults: Faults::default(),
         }
     }
 }
@@ -122,6 +129,8 @@ pub(crate) struct Persist {
     /// Registrations and removals since the last sync.
     pending: Mutex<Vec<Item>>,
     files: Mutex<Files>,
+    /// Set for good with `Files::poisoned`, so that an append need not lock to know.
+    poisoned: AtomicBool,
     _lock: File,
 }
 
@@ -130,6 +139,8 @@ struct Files {
     /// The log's number; the next segment gets the same.
     number: u64,
     poisoned: Option<String>,
+    /// The newest time of each segment that was asked for: its file is read for it once.
+    newest: BTreeMap<u64, Option<i64>>,
 }
 
 /// What one sync wrote.
@@ -161,7 +172,7 @@ impl Persist {
         let mut files = self.files.lock();
         files.check()?;
         let result = self.sync_files(inner, &mut files);
-        files.poison(result)
+        self.poison(&mut files, result)
     }
 
     fn sync_files(&self, inner: &Inner, files: &mut Files) -> Result<Synced, Error> {
@@ -186,34 +197,61 @@ impl Persist {
             true => Ok(()),
             false => self.flush_files(inner, &mut files),
         });
-        files.poison(result)
+        self.poison(&mut files, result)
+    }
+
+    /// After a failed write nobody knows what the disk holds: no later success can be believed.
+    fn poison<T>(&self, files: &mut Files, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &result {
+            files.poisoned = Some(error.to_string());
+            self.poisoned.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    #[inline]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    /// [`Error::Poisoned`] after a failed write.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.files.lock().check()
     }
 
     /// The order matters: the new log first, so that nothing appended meanwhile is in no file; the
     /// catalog before the segment that names its series; old logs last.
     fn flush_files(&self, inner: &Inner, files: &mut Files) -> Result<(), Error> {
-        let dir = &self.durability.dir;
+        let Durability { dir, faults, .. } = &self.durability;
         let old = files.number;
-        files.log = FrameFile::create(&log_path(dir, old + 1), Kind::Log)?;
+        files.log = FrameFile::create(&log_path(dir, old + 1), Kind::Log, faults)?;
         files.number = old + 1;
-        sync_dir(dir)?;
-        write_catalog(dir, inner)?;
-        write_segment(dir, old, inner)?;
+        sync_dir(dir, faults)?;
+        write_catalog(dir, inner, faults)?;
+        write_segment(dir, old, inner, faults)?;
         for (number, path) in numbered(dir, "log-")? {
             if number <= old {
-                fs::remove_file(&path).map_err(Error::io(format!("remove {}", path.display())))?;
+                remove(&path, faults)?;
             }
         }
-        sync_dir(dir)
+        sync_dir(dir, faults)
     }
 
-    /// Removes segments that end before `keeps_from`, whole.
-    pub(crate) fn retain(&self, keeps_from: i64) -> Result<usize, Error> {
-        let _only_one = self.files.lock();
+    /// Removes segments that hold nothing any more that is to be kept, whole.
+    pub(crate) fn retain(&self, inner: &Inner) -> Result<usize, Error> {
+        let mut files = self.files.lock();
+        // After the lock: what is appended from now on is in no segment that exists.
+        let needed_from = inner.files_needed_from();
         let mut removed = 0;
-        for (_, path) in numbered(&self.durability.dir, "segment-")? {
-            if recover::newest_time(&path)?.is_some_and(|newest| newest < keeps_from) {
-                fs::remove_file(&path).map_err(Error::io(format!("remove {}", path.display())))?;
+        for (number, path) in numbered(&self.durability.dir, "segment-")? {
+            let newest = match files.newest.get(&number) {
+                Some(newest) => *newest,
+                None => recover::newest_time(&path)?,
+            };
+            files.newest.insert(number, newest);
+            if newest.is_some_and(|newest| newest < needed_from) {
+                remove(&path, &self.durability.faults)?;
+                files.newest.remove(&number);
                 removed += 1;
             }
         }
@@ -230,14 +268,6 @@ impl Persist {
 impl Files {
     fn check(&self) -> Result<(), Error> {
         self.poisoned.as_ref().map_or(Ok(()), |why| Err(Error::Poisoned(why.clone())))
-    }
-
-    /// After a failed write nobody knows what the disk holds: no later success can be believed.
-    fn poison<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error) = &result {
-            self.poisoned = Some(error.to_string());
-        }
-        result
     }
 }
 
@@ -269,21 +299,21 @@ fn write_points(
     Ok(written)
 }
 
-fn write_segment(dir: &Path, number: u64, inner: &Inner) -> Result<(), Error> {
+fn write_segment(dir: &Path, number: u64, inner: &Inner, faults: &Faults) -> Result<(), Error> {
     let path = dir.join(format!("segment-{number:016x}"));
     let unfinished = path.with_extension("unfinished");
-    let mut file = FrameFile::create(&unfinished, Kind::Segment)?;
+    let mut file = FrameFile::create(&unfinished, Kind::Segment, faults)?;
     if write_points(&mut file, Vec::new(), inner, |taken| &mut taken.flushed)? == 0 {
-        return fs::remove_file(&unfinished).map_err(Error::io("remove an empty segment"));
+        return remove(&unfinished, faults);
     }
     file.append(&Item::End.bytes())?;
-    finish(file, &unfinished, &path)
+    finish(file, &unfinished, &path, faults)
 }
 
-fn write_catalog(dir: &Path, inner: &Inner) -> Result<(), Error> {
+fn write_catalog(dir: &Path, inner: &Inner, faults: &Faults) -> Result<(), Error> {
     let path = dir.join("catalog");
     let unfinished = path.with_extension("unfinished");
-    let mut file = FrameFile::create(&unfinished, Kind::Catalog)?;
+    let mut file = FrameFile::create(&unfinished, Kind::Catalog, faults)?;
     let mut frame = Vec::new();
     for id in 0..inner.table.end() {
         let Some(series) = inner.table.get(SeriesId(id)) else { continue };
@@ -295,18 +325,25 @@ fn write_catalog(dir: &Path, inner: &Inner) -> Result<(), Error> {
     }
     file.append(&frame)?;
     file.append(&Item::End.bytes())?;
-    finish(file, &unfinished, &path)
+    finish(file, &unfinished, &path, faults)
 }
 
 /// A file gets its name only when it is whole and synced.
-fn finish(mut file: FrameFile, from: &Path, to: &Path) -> Result<(), Error> {
+fn finish(mut file: FrameFile, from: &Path, to: &Path, faults: &Faults) -> Result<(), Error> {
     file.sync()?;
-    fs::rename(from, to).map_err(Error::io(format!("rename to {}", to.display())))?;
-    to.parent().map_or(Ok(()), sync_dir)
+    let renamed = faults.before(FileStep::Rename, to).and_then(|()| fs::rename(from, to));
+    renamed.map_err(Error::io(format!("rename to {}", to.display())))?;
+    to.parent().map_or(Ok(()), |dir| sync_dir(dir, faults))
 }
 
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+fn remove(path: &Path, faults: &Faults) -> Result<(), Error> {
+    let removed = faults.before(FileStep::Remove, path).and_then(|()| fs::remove_file(path));
+    removed.map_err(Error::io(format!("remove {}", path.display())))
+}
+
+fn sync_dir(dir: &Path, faults: &Faults) -> Result<(), Error> {
+    let opened = faults.before(FileStep::Sync, dir).and_then(|()| File::open(dir));
+    let synced = opened.and_then(|dir| dir.sync_all());
     synced.map_err(Error::io(format!("sync directory {}", dir.display())))
 }
 
@@ -346,15 +383,6 @@ impl Index {
     /// As [`Index::sync`].
     pub fn flush(&self) -> Result<(), Error> {
         self.inner.persist.get().map_or(Ok(()), |persist| persist.flush(&self.inner))
-    }
-
-    /// Removes segment files that hold nothing young enough to keep. Says how many.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Corrupt`].
-    pub fn retain_files(&self) -> Result<usize, Error> {
-        let keeps_from = self.inner.keeps_from.load(Ordering::Relaxed);
-        self.inner.persist.get().map_or(Ok(0), |persist| persist.retain(keeps_from))
     }
 
     /// What was found on disk when this index was opened.

@@ -1,7 +1,9 @@
 //! Throwing old points away, block by block.
 //!
 //! By age: blocks that end before `now - max_age`. By bytes: of all series, the block that ends earliest
-//! goes first, until the rest fits. Readers that hold a removed block keep it until they are done.
+//! goes first, until the rest fits. Readers that hold a removed block keep it until they are done. A thread
+//! of the index does this at an interval, by the clock of the index, and then removes the segment files that
+//! hold nothing else; a file goes whole or stays whole.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use crate::block::BLOCK_POINTS;
 use crate::blocks::BlockRef;
+use crate::error::Error;
 use crate::index::{Index, Inner};
 use crate::series::Series;
 
@@ -32,23 +35,65 @@ impl Retained {
     }
 }
 
-impl Index {
-    /// Throws away what the retention of this index does not keep at time `now`.
-    pub fn retain(&self, now: i64) -> Retained {
-        let retention = self.inner.options.retention;
+impl Inner {
+    fn retain(&self, now: i64) -> Retained {
+        let retention = self.options.retention;
         let mut retained = Retained::default();
         if let Some(max_age) = retention.max_age {
             let keeps_from = now.saturating_sub(max_age);
-            self.inner.keeps_from.fetch_max(keeps_from, Ordering::Relaxed);
-            for series in self.inner.table.iter() {
+            self.keeps_from.fetch_max(keeps_from, Ordering::Relaxed);
+            for series in self.table.iter() {
                 drop_before(series, keeps_from, &mut retained);
             }
         }
         if let Some(max_bytes) = retention.max_bytes {
-            drop_oldest(&self.inner, max_bytes, &mut retained);
+            drop_oldest(self, max_bytes, &mut retained);
         }
-        self.inner.counters.retained_away.fetch_add(retained.points as u64, Ordering::Relaxed);
+        self.counters.retained_away.fetch_add(retained.points as u64, Ordering::Relaxed);
         retained
+    }
+
+    fn retain_files(&self) -> Result<usize, Error> {
+        self.persist.get().map_or(Ok(0), |files| files.retain(self))
+    }
+
+    /// What the thread does that retains: a file that resists is counted, and tried again the next time.
+    pub(crate) fn retain_by_itself(&self) {
+        self.retain(self.options.clock.now());
+        if self.retain_files().is_err() {
+            self.counters.failed_retentions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counters.retentions.fetch_add(1, Ordering::Release);
+    }
+
+    /// No point older than this is held or wanted any more: files that end before it can go. What ends
+    /// before the age that is kept, or, with a limit of bytes, before the oldest point in memory.
+    pub(crate) fn files_needed_from(&self) -> i64 {
+        let by_age = self.keeps_from.load(Ordering::Relaxed);
+        if self.options.retention.max_bytes.is_none() {
+            return by_age;
+        }
+        let oldest = |series: &Arc<Series>| {
+            let body = series.body.read();
+            body.blocks.first_time(0).into_iter().chain(body.late.oldest()).min()
+        };
+        self.table.iter().filter_map(oldest).min().map_or(by_age, |oldest| oldest.max(by_age))
+    }
+}
+
+impl Index {
+    /// Throws away what the retention of this index does not keep at time `now`. By itself this happens
+    /// every [`crate::Options::retain_every`], files included.
+    pub fn retain(&self, now: i64) -> Retained {
+        self.inner.retain(now)
+    }
+
+    /// Removes segment files that hold nothing any more that is to be kept. Says how many.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Corrupt`].
+    pub fn retain_files(&self) -> Result<usize, Error> {
+        self.inner.retain_files()
     }
 }
 

@@ -42,8 +42,24 @@ pub struct Stats {
     pub refused_full: u64,
     /// Appends refused because retention keeps nothing that old.
     pub refused_too_old: u64,
+    /// Appends refused because their time is beyond [`crate::MAX_TIME`].
+    pub refused_out_of_range: u64,
+    /// Calls refused because the series they name is not registered.
+    pub refused_unknown_series: u64,
+    /// Registrations refused because of `max_series`.
+    pub refused_too_many_series: u64,
+    /// Rows of a wrong width, and groups that are empty or name a series twice.
+    pub refused_malformed: u64,
+    /// Calls that did not get a series from its owner in time.
+    pub refused_busy: u64,
+    /// Appends refused because a failed write has stopped durability.
+    pub refused_poisoned: u64,
     /// Points that retention threw away.
     pub retained_away: u64,
+    /// How often retention ran by itself.
+    pub retentions: u64,
+    /// How often it could not read or remove a file then; it tries again the next time.
+    pub failed_retentions: u64,
     /// Bytes of the log that a recovery would replay now.
     pub log_bytes: u64,
     /// Whether a failed write has stopped durability: reopen the index.
@@ -91,7 +107,15 @@ impl Index {
             waited_nanos: get(&counters.waited_nanos),
             refused_full: get(&counters.refused_full),
             refused_too_old: get(&counters.too_old),
+            refused_out_of_range: get(&counters.out_of_range),
+            refused_unknown_series: get(&counters.unknown_series),
+            refused_too_many_series: get(&counters.too_many_series),
+            refused_malformed: get(&counters.malformed),
+            refused_busy: get(&counters.busy),
+            refused_poisoned: get(&counters.poisoned),
             retained_away: get(&counters.retained_away),
+            retentions: get(&counters.retentions),
+            failed_retentions: get(&counters.failed_retentions),
             ..Stats::default()
         };
         if let Some(files) = self.inner.persist.get() {

@@ -168,11 +168,12 @@ impl<'i> Writer<'i> {
     #[cold]
     #[inline(never)]
     fn append_slowly(&mut self, time: i64, value: f64) -> Result<Waited, Error> {
-        check_time(time)?;
+        let refused = |error| self.index.counters.refused(error);
+        check_time(time).map_err(refused)?;
+        self.index.check_files()?;
         let keeps_from = self.index.keeps_from.load(Ordering::Relaxed);
         if time < keeps_from {
-            self.index.counters.too_old.fetch_add(1, Ordering::Relaxed);
-            return Err(Error::TooOld { time, keeps_from });
+            return Err(refused(Error::TooOld { time, keeps_from }));
         }
         if time > self.last { self.open_block(time, value) } else { self.append_late(time, value) }
     }

@@ -225,6 +225,18 @@ fn bad_input_is_refused_by_name_and_nothing_else_is_lost() {
     index.append(second, -MAX_TIME, 1.0).unwrap();
     index.append(second, MAX_TIME, 2.0).unwrap();
     assert_eq!(index.range(second, i64::MIN..=i64::MAX).len(), 2);
+    let owner = index.writer(first).unwrap();
+    thread::scope(|scope| {
+        let busy = scope.spawn(|| index.try_writer(first, Duration::ZERO).map(drop));
+        assert!(matches!(busy.join().unwrap(), Err(Error::Busy(_))));
+    });
+    drop(owner);
+    let stats = index.stats();
+    assert_eq!(stats.refused_too_many_series, 2);
+    assert_eq!(stats.refused_out_of_range, 5);
+    assert_eq!(stats.refused_unknown_series, 1);
+    assert_eq!(stats.refused_malformed, 3);
+    assert_eq!(stats.refused_busy, 1);
 }
 
 #[test]

@@ -6,9 +6,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use chronolith_series::{
-    Durability, Error, Index, Labels, MAX_TIME, Options, Point, Retention, SeriesId,
+    Clock, Durability, Error, Faults, FileStep, Index, Labels, MAX_TIME, Options, Point, Retention,
+    SeriesId,
 };
 use proptest::prelude::*;
 
@@ -16,8 +20,8 @@ const S: SeriesId = SeriesId(0);
 
 fn open_with(dir: &Path, retention: Retention) -> Result<Index, Error> {
     // No thread syncs by itself: the tests decide what is durable.
-    let durability = Durability { sync_every: None, ..Durability::new(dir) };
-    Index::with(Options { durability: Some(durability), retention, ..Options::default() })
+    let durability = Some(Durability { sync_every: None, ..Durability::new(dir) });
+    Index::with(Options { durability, retention, retain_every: None, ..Options::default() })
 }
 
 fn open(dir: &Path) -> Index {
@@ -212,6 +216,200 @@ fn retention_removes_whole_files() {
     assert_eq!(files(dir.path(), "segment-").len(), 1);
     drop(index);
     assert_eq!(times(&open(dir.path())), (20_000..21_000).collect::<Vec<_>>());
+}
+
+fn open_failing(
+    dir: &Path,
+    fails: impl Fn(FileStep, &Path) -> bool + Send + Sync + 'static,
+) -> Index {
+    let faults = Faults::new(move |step, path| match fails(step, path) {
+        true => Err(std::io::Error::other("injected")),
+        false => Ok(()),
+    });
+    let durability = Some(Durability { sync_every: None, faults, ..Durability::new(dir) });
+    Index::with(Options { durability, ..Options::default() }).unwrap()
+}
+
+#[test]
+fn a_failed_sync_stops_appends_for_good_while_readers_go_on_and_a_reopening_has_what_was_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&broken);
+    let index = open_failing(dir.path(), move |step, _| {
+        step == FileStep::Sync && fails.load(Ordering::Relaxed)
+    });
+    index.register_id(S).unwrap();
+    append(&index, 0..100, 1.0);
+    index.sync().unwrap();
+    append(&index, 100..200, 1.0);
+    let mut owner = index.writer(S).unwrap();
+    broken.store(true, Ordering::Relaxed);
+    assert!(matches!(index.sync(), Err(Error::Io { .. })));
+    // The disk works again, but what it lost meanwhile nobody knows.
+    broken.store(false, Ordering::Relaxed);
+    assert!(matches!(index.sync(), Err(Error::Poisoned(_))));
+    assert!(matches!(index.flush(), Err(Error::Poisoned(_))));
+    let refused =
+        (200..2000).map(|time| owner.append(time, 1.0)).position(|got| got.is_err()).unwrap();
+    assert!(refused <= 512, "an owner learns it by the next block, not after {refused} points");
+    assert!(matches!(owner.append(5, 2.0), Err(Error::Poisoned(_))), "late points too");
+    drop(owner);
+    assert!(matches!(index.append(S, 5000, 1.0), Err(Error::Poisoned(_))));
+    assert!(index.append_batch(S, &[Point::new(5000, 1.0)]).is_err());
+    assert!(matches!(index.group(&[S]), Err(Error::Poisoned(_))));
+    assert_eq!(times(&index), (0..200 + refused as i64).collect::<Vec<_>>());
+    let stats = index.stats();
+    assert!(stats.poisoned);
+    assert_eq!(stats.refused_poisoned, 5);
+    drop(index);
+    let index = open(dir.path());
+    let got = times(&index);
+    assert!(got.len() >= 100, "what was synced is there");
+    assert_eq!(got, (0..got.len() as i64).collect::<Vec<_>>(), "and nothing but what was appended");
+    append(&index, 5000..5001, 1.0);
+    index.sync().unwrap();
+}
+
+#[test]
+fn whichever_file_operation_fails_what_was_acknowledged_comes_back() {
+    // The same work again and again; each time one later operation fails.
+    for failing in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let (asked, armed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let hook = (Arc::clone(&asked), Arc::clone(&armed));
+        let index = open_failing(dir.path(), move |_, _| {
+            hook.1.load(Ordering::Relaxed) && hook.0.fetch_add(1, Ordering::Relaxed) == failing
+        });
+        index.register_id(S).unwrap();
+        append(&index, 0..100, 1.0);
+        index.flush().unwrap();
+        armed.store(true, Ordering::Relaxed);
+        let (mut acknowledged, mut failed) = (100, false);
+        for round in 1..4 {
+            for time in round * 100..(round + 1) * 100 {
+                failed |= index.append(S, time, 1.0).is_err();
+            }
+            let done = if round == 2 { index.flush() } else { index.sync().map(drop) };
+            match done {
+                Ok(()) => acknowledged = (round + 1) * 100,
+                Err(_) => failed = true,
+            }
+        }
+        drop(index);
+        let got = times(&open(dir.path()));
+        assert!(got.len() as i64 >= acknowledged, "operation {failing}: {} came back", got.len());
+        assert_eq!(got, (0..got.len() as i64).collect::<Vec<_>>(), "operation {failing}");
+        if !failed {
+            assert!(failing > 12, "a sync, a flush and a sync are more than {failing} operations");
+            return;
+        }
+    }
+}
+
+/// Waits until retention has begun and ended once more: what was there before has been looked at.
+fn retained_again(index: &Index) {
+    let seen = index.stats().retentions;
+    while index.stats().retentions < seen + 2 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn retention_runs_by_itself_by_the_clock_it_was_given_and_removes_whole_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Arc::new(AtomicI64::new(0));
+    let clock = Clock::new({
+        let now = Arc::clone(&now);
+        move || now.load(Ordering::Relaxed)
+    });
+    let options = Options {
+        durability: Some(Durability { sync_every: None, ..Durability::new(dir.path()) }),
+        retention: Retention { max_age: Some(1000), max_bytes: None },
+        retain_every: Some(Duration::from_millis(1)),
+        clock,
+        ..Options::default()
+    };
+    let index = Index::with(options).unwrap();
+    index.register_id(S).unwrap();
+    for start in [0, 10_000, 20_000] {
+        append(&index, start..start + 1000, 1.0);
+        index.flush().unwrap();
+    }
+    retained_again(&index);
+    assert_eq!(index.len(S), 3000, "nothing is old while the clock stands at zero");
+    assert_eq!(files(dir.path(), "segment-").len(), 3);
+    now.store(20_500, Ordering::Relaxed);
+    retained_again(&index);
+    let left = times(&index);
+    assert!(left[0] > 10_000 && left.ends_with(&[20_999]), "only the oldest went: {}", left[0]);
+    assert_eq!(files(dir.path(), "segment-").len(), 1);
+    assert!(matches!(index.append(S, 5, 1.0), Err(Error::TooOld { .. })));
+    assert_eq!(index.stats().failed_retentions, 0);
+}
+
+#[test]
+fn retention_by_bytes_runs_by_itself_and_its_files_never_hold_less_than_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        durability: Some(Durability { sync_every: None, ..Durability::new(dir.path()) }),
+        retention: Retention { max_age: None, max_bytes: Some(60_000) },
+        retain_every: Some(Duration::from_millis(1)),
+        ..Options::default()
+    };
+    let index = Index::with(options).unwrap();
+    index.register_id(S).unwrap();
+    index.register_id(SeriesId(1)).unwrap();
+    for start in 0..10 {
+        append(&index, start * 1000..(start + 1) * 1000, 1.0);
+        index.flush().unwrap();
+    }
+    retained_again(&index);
+    let left = times(&index);
+    assert!(left[0] > 0 && left.ends_with(&[9999]), "the oldest went, from {}", left[0]);
+    assert!(index.stats().used_bytes <= 60_000);
+    let segments = files(dir.path(), "segment-").len();
+    assert!((1..10).contains(&segments), "{segments} segments are left");
+    // One old point of another series is still held: no file that it may be in goes from now on.
+    index.append(SeriesId(1), 1, 1.0).unwrap();
+    index.flush().unwrap();
+    retained_again(&index);
+    drop(index);
+    let index = open(dir.path());
+    assert_eq!(index.get(SeriesId(1), 1), Some(1.0));
+    assert!(times(&index).ends_with(&left), "all that memory held comes back");
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_is_counted_and_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    index.register_id(S).unwrap();
+    append(&index, 0..100, 1.0);
+    index.flush().unwrap();
+    drop(index);
+    let broken = Arc::new(AtomicBool::new(true));
+    let fails = Arc::clone(&broken);
+    let faults = Faults::new(move |step, _| {
+        match step == FileStep::Remove && fails.load(Ordering::Relaxed) {
+            true => Err(std::io::Error::other("injected")),
+            false => Ok(()),
+        }
+    });
+    let options = Options {
+        durability: Some(Durability { sync_every: None, faults, ..Durability::new(dir.path()) }),
+        retention: Retention { max_age: Some(1000), max_bytes: None },
+        retain_every: Some(Duration::from_millis(1)),
+        clock: Clock::new(|| 10_000_000),
+        ..Options::default()
+    };
+    let index = Index::with(options).unwrap();
+    retained_again(&index);
+    assert!(index.stats().failed_retentions > 0);
+    assert_eq!(files(dir.path(), "segment-").len(), 1);
+    assert!(!index.stats().poisoned, "points can still become durable");
+    broken.store(false, Ordering::Relaxed);
+    retained_again(&index);
+    assert_eq!(files(dir.path(), "segment-").len(), 0);
 }
 
 #[derive(Debug, Clone)]

@@ -112,7 +112,7 @@ fn check_reader(reader: &mut Reader, models: &[Model], salt: i64) {
         let series = SeriesId(id as u32);
         let newest = model.keys().last().copied().unwrap_or(0);
         for time in probes.into_iter().chain([newest, newest + 1]) {
-            let range = time..=time.saturating_add(salt % 800);
+            let range = time..=time.saturating_add(salt % 90);
             keys.push(Key::new(series, time));
             values.push(model.get(&time).copied());
             points.push(model.range(range.clone()).map(|(t, v)| Point::new(*t, *v)).collect());
@@ -158,7 +158,7 @@ proptest! {
         let mut reader = index.reader();
         for (n, step) in steps.iter().enumerate() {
             take(&index, &mut models, step);
-            if n % 3 == 0 {
+            if n % 4 == 0 {
                 check_reader(&mut reader, &models, n as i64 * 997);
             }
         }
@@ -246,7 +246,8 @@ fn write(index: &Index, id: u32, seed: u64, late_percent: u64) -> Model {
 #[test]
 fn retention_by_age_and_bytes_removes_the_oldest_and_nothing_else() {
     let retention = chronolith_series::Retention { max_age: Some(1000), max_bytes: None };
-    let index = Index::with(Options { retention, ..Options::default() }).unwrap();
+    let index =
+        Index::with(Options { retention, retain_every: None, ..Options::default() }).unwrap();
     let ids = [SeriesId(0), SeriesId(1)];
     ids.iter().for_each(|id| assert!(index.register_id(*id).is_ok()));
     for time in 0..5000 {
@@ -273,7 +274,8 @@ fn retention_by_age_and_bytes_removes_the_oldest_and_nothing_else() {
 #[test]
 fn retention_by_bytes_takes_the_globally_oldest_blocks() {
     let retention = chronolith_series::Retention { max_age: None, max_bytes: Some(100_000) };
-    let index = Index::with(Options { retention, ..Options::default() }).unwrap();
+    let index =
+        Index::with(Options { retention, retain_every: None, ..Options::default() }).unwrap();
     let ids = [SeriesId(0), SeriesId(1)];
     ids.iter().for_each(|id| assert!(index.register_id(*id).is_ok()));
     for time in 0..20_000 {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::faults::{Faults, FileStep};
 use crate::error::Error;
 
 const MARKER: [u8; 4] = *b"\xf7Frm";
@@ -35,16 +36,21 @@ pub(super) struct FrameFile {
     path: PathBuf,
     size_bytes: u64,
     unsynced: bool,
+    faults: Faults,
 }
 
 impl FrameFile {
-    pub(super) fn create(path: &Path, kind: Kind) -> Result<FrameFile, Error> {
-        let create = || Error::io(format!("create {}", path.display()));
-        let mut file = File::create(path).map_err(create())?;
-        file.write_all(kind.magic()).map_err(create())?;
-        file.sync_all().map_err(create())?;
-        let size_bytes = MAGIC_BYTES as u64;
-        Ok(FrameFile { file, path: path.into(), size_bytes, unsynced: false })
+    pub(super) fn create(path: &Path, kind: Kind, faults: &Faults) -> Result<FrameFile, Error> {
+        let create = || {
+            faults.before(FileStep::Create, path)?;
+            let mut file = File::create(path)?;
+            file.write_all(kind.magic())?;
+            faults.before(FileStep::Sync, path)?;
+            file.sync_all().map(|()| file)
+        };
+        let file = create().map_err(Error::io(format!("create {}", path.display())))?;
+        let (size_bytes, faults) = (MAGIC_BYTES as u64, faults.clone());
+        Ok(FrameFile { file, path: path.into(), size_bytes, unsynced: false, faults })
     }
 
     /// Appends one frame. The frame before it is synced first, so that at most one can ever be torn.
@@ -56,7 +62,8 @@ impl FrameFile {
         frame.extend_from_slice(&length);
         frame.extend_from_slice(&crc(&length, content).to_le_bytes());
         frame.extend_from_slice(content);
-        let written = self.file.write_all(&frame);
+        let before = self.faults.before(FileStep::Write, &self.path);
+        let written = before.and_then(|()| self.file.write_all(&frame));
         written.map_err(Error::io(format!("write {}", self.path.display())))?;
         self.size_bytes += frame.len() as u64;
         self.unsynced = true;
@@ -65,7 +72,8 @@ impl FrameFile {
 
     pub(super) fn sync(&mut self) -> Result<(), Error> {
         if self.unsynced {
-            let synced = self.file.sync_data();
+            let before = self.faults.before(FileStep::Sync, &self.path);
+            let synced = before.and_then(|()| self.file.sync_data());
             synced.map_err(Error::io(format!("sync {}", self.path.display())))?;
             self.unsynced = false;
         }

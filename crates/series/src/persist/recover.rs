@@ -1,7 +1,9 @@
 //! Opening a directory: catalog, segments, logs, in this order; then a fresh log.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
@@ -72,11 +74,11 @@ pub(crate) fn load(
         recovery.logs += 1;
     }
     let newest = segments.iter().chain(&logs).map(|(number, _)| number + 1).max().unwrap_or(1);
-    let log = FrameFile::create(&log_path(&dir, newest), Kind::Log)?;
-    sync_dir(&dir)?;
-    let files = Files { log, number: newest, poisoned: None };
-    let pending = Mutex::default();
-    Ok((Persist { durability, pending, files: Mutex::new(files), _lock: lock }, recovery))
+    let log = FrameFile::create(&log_path(&dir, newest), Kind::Log, &durability.faults)?;
+    sync_dir(&dir, &durability.faults)?;
+    let files = Files { log, number: newest, poisoned: None, newest: BTreeMap::new() };
+    let (pending, files, poisoned) = (Mutex::default(), Mutex::new(files), AtomicBool::new(false));
+    Ok((Persist { durability, pending, files, poisoned, _lock: lock }, recovery))
 }
 
 fn load_catalog(index: &Index, dir: &Path) -> Result<(), Error> {
