@@ -292,7 +292,7 @@ pub struct RestorePrefixResponse {
     /// The revision that the moment means.
     #[prost(int64, tag = "2")]
     pub to_revision: i64,
-    /// The new revision; 0 for a dry run, and where nothing differed.
+    /// The last new revision; 0 for a dry run, and where nothing differed.
     #[prost(int64, tag = "3")]
     pub new_revision: i64,
     #[prost(int64, tag = "4")]
@@ -302,6 +302,9 @@ pub struct RestorePrefixResponse {
     /// The keys that are (or would be) written, up to the server's limit.
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// All new revisions: more than one where the changes were too many for one.
+    #[prost(int64, repeated, tag = "7")]
+    pub new_revisions: ::prost::alloc::vec::Vec<i64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EraseRequest {
