@@ -55,7 +55,10 @@ async fn a_trail_is_queried_pinned_and_verified_from_the_command_line() {
 
     let shown = text(&ctl(&node, &["query", "--prefix", "app/", "--from", "1h ago"]));
     assert_eq!(shown.lines().count(), 2, "{shown}");
-    assert!(shown.contains("Put  by 127.0.0.1:") && shown.contains("app/b  ok  revision 3"), "{shown}");
+    assert!(
+        shown.contains("Put  by 127.0.0.1:") && shown.contains("app/b  ok  revision 3"),
+        "{shown}"
+    );
     let failed = text(&ctl(&node, &["query", "--failed", "-w", "json"]));
     let event: Event = serde_json::from_str(failed.trim()).unwrap();
     assert_eq!((&*event.call, &*event.code), ("Put", "InvalidArgument"));
