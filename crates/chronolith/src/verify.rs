@@ -5,12 +5,20 @@
 //! exit 1  tampered: it is not; the first bad revision is named
 //! exit 2  cannot be verified: something is missing (a key, a file, an argument)
 //! ```
-//! What PATH is decides what is done: a database's directory (or a copy of one: a backup), a directory
-//! of several, a proof file, or a bundle. Proof files and bundles need `--trust`: a key that came with
-//! them proves nothing.
+//! What SUBJECT is decides what is done: the directory of a node, of an embedded database or of an audit
+//! trail, or a copy of one (a backup); a directory of several; a proof file; a bundle; or a server, by its
+//! address. Proof files and bundles need `--trust`: a key that came with them proves nothing.
 
+mod audit;
+mod online;
+mod tiles;
+
+use crate::ctl::failure::Failure;
 use chronolith_ledger::{Bundle, Checkpoint, Policy, ProofFile, SignedNote, Verdict, VerifierKey};
-use chronolith_store::embedded::{self, Options, Report, Store, verify_directory};
+use chronolith_store::{
+    embedded::{self, Options, Report, Store, verify_directory},
+    offline::is_database,
+};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -26,13 +34,16 @@ const BUNDLE_BEGINS: &[u8] = b"chronolith/bundle/";
 /// What to verify, and whom to trust.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// A database's directory or a copy of it, a proof file, or a bundle.
+    /// A node's, a database's or an audit trail's directory or a copy of it, a proof file, a bundle, or a
+    /// server (http://HOST:PORT).
+    #[arg(value_name = "SUBJECT")]
     path: PathBuf,
     /// The log's public key (`name+id+key`), or a file that holds it. Without it a directory is checked
     /// against its own key, which does not protect against whoever has that key.
     #[arg(long, value_name = "KEY")]
     trust: Option<String>,
-    /// A checkpoint that was kept: the history must continue it. Finds rollback and forks.
+    /// A checkpoint that was kept: the history must continue it. Finds rollback and forks. Of a server, the
+    /// file is written at its first use, and moves on with the log.
     #[arg(long, value_name = "FILE")]
     pin: Option<PathBuf>,
     /// The public key of a cosigner, or a file that holds it. For proof files and bundles.
@@ -41,10 +52,10 @@ pub(crate) struct VerifyArgs {
     /// How many of the cosigners must have signed; all of them if not given.
     #[arg(long, requires = "cosigner")]
     quorum: Option<usize>,
-    /// Verify the whole history of one key, and say what it was. For directories and bundles.
+    /// Verify the whole history of one key. For embedded databases, bundles and servers.
     #[arg(long, conflicts_with = "revisions")]
     key: Option<String>,
-    /// Verify these revisions, FROM-TO. For directories.
+    /// Verify these revisions, FROM-TO. For embedded databases and servers.
     #[arg(long, value_name = "FROM-TO", value_parser = revisions)]
     revisions: Option<RangeInclusive<i64>>,
     /// Write the proof that was made (of --key or --revisions) into this file.
@@ -52,26 +63,72 @@ pub(crate) struct VerifyArgs {
     export: Option<PathBuf>,
 }
 
-type Outcome = Result<String, embedded::Error>;
+/// What was proven, in words.
+type Outcome = Result<String, Refused>;
+
+/// Why nothing was proven.
+struct Refused {
+    verdict: Verdict,
+    why: String,
+    revision: Option<u64>,
+}
+
+impl Refused {
+    fn tampered(why: impl Into<String>) -> Self {
+        Self { verdict: Verdict::Tampered, why: why.into(), revision: None }
+    }
+
+    fn at(mut self, revision: u64) -> Self {
+        self.revision = Some(revision);
+        self
+    }
+}
+
+impl From<embedded::Error> for Refused {
+    fn from(error: embedded::Error) -> Self {
+        Self { verdict: error.verdict(), revision: error.revision(), why: error.to_string() }
+    }
+}
+
+impl From<chronolith_ledger::Error> for Refused {
+    fn from(error: chronolith_ledger::Error) -> Self {
+        Self { verdict: error.verdict(), revision: error.revision(), why: error.to_string() }
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Tampered(why) => Self::tampered(why),
+            other => {
+                Self { verdict: Verdict::Unverifiable, why: other.to_string(), revision: None }
+            }
+        }
+    }
+}
 
 /// Verifies, says what was found, and turns it into the exit code.
 pub(crate) fn run(args: &VerifyArgs) -> ExitCode {
-    let outcome = verify(args);
-    let verdict = outcome.as_ref().map_or_else(embedded::Error::verdict, |_| Verdict::Proven);
-    match outcome {
-        Ok(what) => println!("proven: {what}"),
-        Err(error) => {
+    let (verdict, text) = match verify(args) {
+        Ok(what) => (Verdict::Proven, format!("proven: {what}")),
+        Err(Refused { verdict, why, revision }) => {
             // What cannot be verified says so itself, or is a plain failure to read something.
             let word = if verdict == Verdict::Tampered { "tampered: " } else { "" };
-            let first =
-                error.revision().map(|revision| format!("\nfirst bad revision: {revision}"));
-            eprintln!("{word}{error}{}", first.unwrap_or_default());
+            let first = revision.map(|revision| format!("\nfirst bad revision: {revision}"));
+            (verdict, format!("{word}{why}{}", first.unwrap_or_default()))
         }
+    };
+    match verdict {
+        Verdict::Proven => println!("{text}"),
+        _ => eprintln!("{text}"),
     }
     ExitCode::from(verdict.exit_code())
 }
 
 fn verify(args: &VerifyArgs) -> Outcome {
+    if let Some(endpoint) = args.path.to_str().filter(|path| path.contains("://")) {
+        return online::verify(args, endpoint);
+    }
     if args.path.is_dir() {
         return directories(args);
     }
@@ -82,7 +139,8 @@ fn verify(args: &VerifyArgs) -> Outcome {
     } else if bytes.starts_with(BUNDLE_BEGINS) {
         bundle(args, &bytes, &policy)
     } else {
-        Err(unverifiable("this is neither a database's directory, nor a proof file, nor a bundle"))
+        Err(unverifiable("this is neither a database's directory, nor a proof file, nor a bundle")
+            .into())
     }
 }
 
@@ -131,18 +189,42 @@ fn pinned_by(
 }
 
 fn directories(args: &VerifyArgs) -> Outcome {
-    if args.path.join("log.vkey").is_file() {
-        return directory(args, &args.path);
+    let mut found = subjects(&args.path)?;
+    let trail = args.path.join("audit");
+    // A trail has a key of its own, which --trust and --pin do not mean.
+    if args.trust.is_none()
+        && args.pin.is_none()
+        && audit::is_trail(&trail)
+        && !found.contains(&trail)
+    {
+        found.push(trail);
     }
-    let names = Store::databases(&args.path)?;
-    if names.is_empty() {
-        return Err(unverifiable("there is no database in this directory"));
+    if found.is_empty() {
+        return Err(unverifiable("there is no database in this directory").into());
     }
-    let found: Vec<_> = names
+    let proven: Vec<_> = found
         .iter()
-        .map(|name| directory(args, &args.path.join(name)))
+        .map(|dir| match audit::is_trail(dir) {
+            true => audit::verify(args, dir),
+            false => directory(args, dir),
+        })
         .collect::<Result<_, _>>()?;
-    Ok(found.join("\nproven: "))
+    Ok(proven.join("\nproven: "))
+}
+
+/// What there is to verify: the directory itself, or the directories in it.
+fn subjects(dir: &Path) -> Result<Vec<PathBuf>, embedded::Error> {
+    let is_subject = |dir: &Path| audit::is_trail(dir) || is_database(dir);
+    if is_subject(dir) {
+        return Ok(vec![dir.to_owned()]);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io(dir))? {
+        let path = entry.map_err(io(dir))?.path();
+        found.extend(is_subject(&path).then_some(path));
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
@@ -153,7 +235,7 @@ fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
             "note: checked against the key in the directory itself; --trust names one you know"
         );
     }
-    let bar = progress_bar();
+    let bar = progress_bar("revisions");
     let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
@@ -163,7 +245,7 @@ fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
     let report = report?;
     if report.checkpoint.is_none() {
         // Records and tiles that agree with each other could be anybody's.
-        return Err(unverifiable("nothing in this database has been signed yet"));
+        return Err(unverifiable("nothing in this database has been signed yet").into());
     }
     let parts = match (&args.key, &args.revisions) {
         (None, None) => String::new(),
@@ -185,7 +267,17 @@ fn in_words(report: &Report) -> String {
 }
 
 /// One key or some revisions of a database, by a proof that is checked like anybody's.
-fn part(args: &VerifyArgs, dir: &Path, trusted: Option<VerifierKey>) -> Outcome {
+fn part(
+    args: &VerifyArgs,
+    dir: &Path,
+    trusted: Option<VerifierKey>,
+) -> Result<String, embedded::Error> {
+    if !dir.join("engine").is_dir() || dir.join("ledger").is_dir() {
+        return Err(unverifiable(
+            "the whole directory is proven; for a key or some revisions of a node ask the running node: \
+             chronolith verify http://HOST:PORT --key KEY",
+        ));
+    }
     let (parent, name) = (dir.parent().unwrap_or(Path::new(".")), dir.file_name());
     let name = name
         .and_then(|name| name.to_str())
@@ -215,9 +307,11 @@ fn part(args: &VerifyArgs, dir: &Path, trusted: Option<VerifierKey>) -> Outcome 
     Ok(what)
 }
 
-fn progress_bar() -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:40} {pos}/{len} revisions, {per_sec}, {eta} left");
+/// A bar on a terminal, and nothing anywhere else.
+fn progress_bar(of: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(&format!(
+        "{{bar:40}} {{pos}}/{{len}} {of}, {{per_sec}}, {{eta}} left"
+    ));
     let bar = ProgressBar::new(0);
     style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
 }

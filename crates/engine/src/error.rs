@@ -1,6 +1,6 @@
 //! What can go wrong in an engine, and who must act.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -64,4 +64,21 @@ pub enum Error {
     /// The backend refused.
     #[error("storage backend: {0}")]
     Backend(String),
+}
+
+impl Error {
+    /// The same error, about files in `dir` where it names those of a copy.
+    #[must_use]
+    pub fn about(self, copy: &Path, dir: &Path) -> Self {
+        let copy = copy.canonicalize().unwrap_or_else(|_| copy.to_owned());
+        let path =
+            |path: PathBuf| path.strip_prefix(&copy).map_or(path.clone(), |name| dir.join(name));
+        let text = |text: String| text.replace(&*copy.to_string_lossy(), &dir.to_string_lossy());
+        match self {
+            Self::Corrupt { path: at, what } => Self::Corrupt { path: path(at), what: text(what) },
+            Self::Io { path: at, source } => Self::Io { path: path(at), source },
+            Self::Backend(what) => Self::Backend(text(what)),
+            other => other,
+        }
+    }
 }

@@ -162,3 +162,31 @@ fn an_outgrown_log_is_replaced_by_a_checkpoint() {
         assert_eq!(u32::from(value[0]), WRITES - 10 + key);
     }
 }
+
+/// Every file with its bytes.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.is_file())
+        .map(|path| (path.clone(), fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn reading_takes_in_a_torn_tail_and_changes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = filled(dir.path(), 10);
+    let length = fs::metadata(&log).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(length - 3).unwrap();
+    let before = files(dir.path());
+    let engine = MemoryEngine::read(dir.path()).unwrap();
+    assert_eq!(batches(&engine), 9);
+    let column = engine.column("c").unwrap();
+    write(&engine, column, 9);
+    assert_eq!(batches(&engine), 10, "what is written stays in memory");
+    engine.close().unwrap();
+    assert_eq!(files(dir.path()), before);
+    assert_eq!(batches(&MemoryEngine::open(dir.path()).unwrap()), 9);
+}

@@ -8,7 +8,6 @@ use crate::{
     audit::Readers,
     call::ReceiveBudget,
     config::{Config, Limits},
-    history::Desk,
     metrics::{Entered, Metrics},
     status::{Code, Status},
 };
@@ -32,7 +31,6 @@ pub(crate) struct Node {
     /// Who did what; none with `--audit off`.
     pub(crate) audit: Option<AuditLog>,
     pub(crate) audit_readers: Readers,
-    pub(crate) desk: Desk,
     phase: watch::Receiver<Phase>,
 }
 
@@ -51,7 +49,6 @@ impl Node {
             received: ReceiveBudget::new(config.limits.receive_bytes_max),
             audit,
             audit_readers: Readers::default(),
-            desk: Desk::default(),
             phase,
         }
     }

@@ -37,6 +37,23 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
+    /// The directory as it is: nothing in it is created or cleared away.
+    pub(crate) fn existing(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// [`restore`](Self::restore), and every other checkpoint is read as well.
+    pub(crate) fn restore_all(&self) -> Result<Restored, OpenError> {
+        let Restored { engine, mut damaged } = self.restore()?;
+        let known = damaged.len() + 1;
+        for index in self.indexes()?.into_iter().rev().skip(known) {
+            let path = self.path.join(index.to_string());
+            let what = MemoryEngine::restore(&path).err().map(|error| error.to_string());
+            damaged.extend(what.map(|what| Damaged { index, what }));
+        }
+        Ok(Restored { engine, damaged })
+    }
+
     /// The newest state that is whole; an empty one if there never was a checkpoint. If all are
     /// damaged, an empty one as well: the log may still reach back to the beginning, and says so
     /// itself if it does not.
@@ -110,7 +127,7 @@ pub(crate) struct Restored {
 
 /// A checkpoint that cannot be used.
 pub(crate) struct Damaged {
-    index: u64,
+    pub(crate) index: u64,
     pub(crate) what: String,
 }
 

@@ -197,7 +197,12 @@ fn check(path: &Path, identity: &Identity, config: &StoreConfig) -> Result<(), O
     }
 }
 
-fn read_identity(dir: &Path) -> Result<Option<Identity>, OpenError> {
+/// Whether the directory says that it is a served node's.
+pub(crate) fn is_served(dir: &Path) -> bool {
+    dir.join(IDENTITY).exists()
+}
+
+pub(crate) fn read_identity(dir: &Path) -> Result<Option<Identity>, OpenError> {
     let path = dir.join(IDENTITY);
     match fs::read_to_string(&path) {
         Ok(text) => {

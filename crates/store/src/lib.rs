@@ -29,6 +29,7 @@ pub mod history;
 mod lease;
 mod machine;
 mod maintenance;
+pub mod offline;
 mod open;
 mod proposer;
 mod restore;

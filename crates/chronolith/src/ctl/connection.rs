@@ -39,6 +39,11 @@ pub(crate) struct Client {
 }
 
 impl Connection {
+    /// One server, with the patience that the flags have by default.
+    pub(crate) fn to(endpoint: &str) -> Self {
+        Self { endpoints: Some(endpoint.to_owned()), dial_timeout: 2, command_timeout: 60 }
+    }
+
     /// Reaches the first server that accepts a connection.
     pub(crate) async fn open(&self) -> Result<Client, Failure> {
         let mut refused = Vec::new();
@@ -101,6 +106,7 @@ impl Client {
     }
 
     /// The audit trail.
+    #[expect(dead_code, reason = "for `ctl audit`, which comes with the trail")]
     pub(crate) fn audit(&self) -> AuditClient<Channel> {
         AuditClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }

@@ -44,15 +44,9 @@ impl Home {
     pub(super) fn open(dir: &Path) -> Result<Opened> {
         std::fs::create_dir_all(dir).map_err(|source| disk::io(dir, source))?;
         let lock = lock(dir)?;
-        let newest = disk::numbers(dir, CHECKPOINT)?.last().copied();
-        let mut view = match newest {
-            Some(number) => checkpoint::read(&checkpoint_dir(dir, number))?,
-            None => View::default(),
-        };
+        let Found { newest, view, end } = Found::in_dir(dir)?;
         let start = newest.unwrap_or(0);
-        let mut apply =
-            |place: &log::Place<'_>, payload| operations::apply(&mut view, place, payload);
-        let log = match log::replay_from(dir, start, &mut apply)? {
+        let log = match end {
             Some(end) => Log::resume(end.path, end.number, end.size_bytes)?,
             None => Log::create(dir, start)?,
         };
@@ -64,6 +58,11 @@ impl Home {
         };
         home.remove_before(start)?;
         Ok(Opened { home, view, log })
+    }
+
+    /// The state that `dir` holds, of which nothing is changed.
+    pub(super) fn read(dir: &Path) -> Result<View> {
+        Found::in_dir(dir).map(|found| found.view)
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -101,6 +100,28 @@ impl Home {
             disk::remove_dir(&checkpoint_dir(&self.dir, old))?;
         }
         Ok(())
+    }
+}
+
+/// What was read in a directory: the newest checkpoint and the logs behind it.
+struct Found {
+    newest: Option<u64>,
+    view: View,
+    /// Where the last log ends.
+    end: Option<log::End>,
+}
+
+impl Found {
+    fn in_dir(dir: &Path) -> Result<Self> {
+        let newest = disk::numbers(dir, CHECKPOINT)?.last().copied();
+        let mut view = match newest {
+            Some(number) => checkpoint::read(&checkpoint_dir(dir, number))?,
+            None => View::default(),
+        };
+        let mut apply =
+            |place: &log::Place<'_>, payload| operations::apply(&mut view, place, payload);
+        let end = log::replay_from(dir, newest.unwrap_or(0), &mut apply)?;
+        Ok(Self { newest, view, end })
     }
 }
 

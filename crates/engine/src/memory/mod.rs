@@ -83,6 +83,14 @@ impl MemoryEngine {
         Ok(engine)
     }
 
+    /// A volatile engine with the state of a durable one that nobody has open: `dir` is only read, so
+    /// that a copy on a medium that cannot be written to can be looked at. Every checksum is verified.
+    pub fn read(dir: impl AsRef<Path>) -> Result<Self> {
+        let engine = Self::default();
+        *engine.view.write() = Arc::new(Home::read(dir.as_ref())?);
+        Ok(engine)
+    }
+
     /// An engine that is durable by itself: its log and its checkpoints lie in `dir`.
     ///
     /// ```

@@ -17,6 +17,7 @@ mod cursor;
 mod error;
 mod families;
 mod journal;
+mod linked;
 mod options;
 mod statistics;
 

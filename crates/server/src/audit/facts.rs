@@ -14,12 +14,11 @@ use chronolith_proto::{
         alarm_request::AlarmAction, request_op::Request, response_op::Response,
     },
     history::{
-        AuditCheckpointRequest, AuditCheckpointResponse, AuditQueryRequest, AuditQueryResponse,
-        CheckpointRequest, CheckpointResponse, ConsistencyRequest, ConsistencyResponse,
-        DiffRequest, DiffResponse, EraseRequest, EraseResponse, KeyHistoryRequest,
-        KeyHistoryResponse, ProveRequest, ProveResponse, RestorePrefixRequest,
-        RestorePrefixResponse, VerifiedGetRequest, VerifiedGetResponse, VerifiedPutRequest,
-        VerifiedPutResponse, prove_request::What,
+        AuditCheckpointRequest, AuditQueryRequest, AuditQueryResponse, CheckpointRequest,
+        CheckpointResponse, ConsistencyRequest, ConsistencyResponse, DiffRequest, DiffResponse,
+        EraseRequest, EraseResponse, KeyHistoryRequest, KeyHistoryResponse, ProveRequest,
+        ProveResponse, RestorePrefixRequest, RestorePrefixResponse, VerifiedGetRequest,
+        VerifiedGetResponse, VerifiedPutRequest, VerifiedPutResponse, prove_request::What,
     },
 };
 use prost::Message;
@@ -119,7 +118,7 @@ plain! {
         AuditCheckpointRequest;
     answered: LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberListResponse, StatusResponse,
         HashResponse, HashKvResponse, DefragmentResponse, AlarmResponse, CheckpointResponse,
-        ConsistencyResponse, AuditQueryResponse, AuditCheckpointResponse, ProveResponse;
+        ConsistencyResponse, AuditQueryResponse, ProveResponse;
 }
 
 macro_rules! asked {

@@ -25,7 +25,6 @@ mod proof;
 mod queue;
 mod verify;
 
-pub use chronolith_mvcc::KeyVersion;
 pub use error::{Error, Result};
 pub(crate) use follow::MakeDurable;
 pub(crate) use notary::{Cadence, signing_key};
@@ -35,7 +34,7 @@ pub use verify::{Progress, Report, verify_log};
 
 use bytes::Bytes;
 use chronolith_ledger::{Checkpoint, SigningKey, leaf_index};
-use chronolith_mvcc::{Applied, Reader};
+use chronolith_mvcc::{Applied, KeyVersion, Reader};
 use follow::Following;
 use notary::Notary;
 use std::{

@@ -235,5 +235,9 @@ pub(super) fn continues(
     let path = consistency_proof(tiles, old.size, new.size)?;
     let checked =
         chronolith_ledger::verify_consistency(old.size, &old.root, new.size, &new.root, &path);
-    Ok(checked?)
+    let forked = |_| {
+        let what = "history (it was forked, or its tiles were changed): the pinned checkpoint";
+        chronolith_ledger::Error::Mismatch { what, revision: None }
+    };
+    Ok(checked.map_err(forked)?)
 }
