@@ -12,7 +12,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chronolith_series::{Durability, Index, Pool};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,8 +23,13 @@ pub mod report;
 
 use crate::output::Output;
 use load::{Arrival, Data, Inserted, Shape};
-use query::{Answered, Lookup, Scans};
+use query::{Answered, Beside, Lookup, Scans};
 use report::{Report, Row, best_and_median};
+
+/// Rounds of writers beside readers for each round of anything else: one lasts some hundredths of a second.
+const BESIDE_ROUNDS: usize = 5;
+/// Steps of an index that grows by `--growth`.
+const GROWTH_STEPS: i64 = 14;
 
 /// What to run.
 #[derive(clap::Args, Debug)]
@@ -39,7 +44,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
     /// Percentages of late points.
-    #[arg(long, value_delimiter = ',', default_value = "1,10,30,100")]
+    #[arg(long, value_delimiter = ',', default_value = "0,1,10,30,100")]
     late: Vec<u64>,
     /// Rounds of each workload.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -50,6 +55,14 @@ pub struct Args {
     /// How often the growing index doubles: 3 makes it eight times as large as the others.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=12))]
     doublings: u32,
+    /// Let the growing index take as many GiB as this in equal steps, 16 bytes a point, instead of
+    /// doubling; runs only that workload unless others are named.
+    #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    growth: Option<u64>,
+    /// Pack what each step of the growing index appended, inside the clock: the GiB are then those that
+    /// the points would take unpacked.
+    #[arg(long)]
+    growth_packed: bool,
     /// Where the durable workload writes; a temporary directory otherwise.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -124,7 +137,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         rows: Vec::new(),
     };
     run.recycled.prefault(run.shape.size_bytes())?;
-    let chosen = if args.workload.is_empty() { &Workload::ALL[..] } else { &args.workload };
+    let chosen = match &args.workload[..] {
+        [] if args.growth.is_some() => &[Workload::Grow][..],
+        [] => &Workload::ALL[..],
+        chosen => chosen,
+    };
+    let steps: usize = chosen.iter().map(|workload| run.steps(*workload)).sum();
+    run.bar.set_length(steps as u64);
     for workload in chosen {
         run.workload(*workload)?;
     }
@@ -356,23 +375,41 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Rounds take turns, so that whatever else the machine does meets all three alike.
     fn beside(&mut self) -> anyhow::Result<()> {
+        let readers = [
+            ("writers alone", Beside::Nobody),
+            ("a reader beside, 100,000 scans/s", Beside::Paced),
+            ("a reader beside, flat out", Beside::FlatOut),
+        ];
         for threads in self.args.threads.clone() {
-            let (mut alone, mut together, mut scans) = (Vec::new(), Vec::new(), 0);
-            for round in 0..self.rounds {
-                self.step(format!("beside: {threads} writers, round {}", round + 1));
-                let index = load::index(self.shape, self.recycled())?;
-                alone.push(load::insert(&index, self.shape, Arrival::SeriesByPoint, threads)?);
-                drop(index);
-                let index = load::index(self.shape, self.recycled())?;
-                let (inserted, made) = query::beside(&index, self.shape, threads)?;
-                load::verify(&index, self.shape)?;
-                together.push(inserted);
-                scans = scans.max(made);
+            let mut made = readers.map(|_| (Vec::new(), 0));
+            for round in 0..self.rounds * BESIDE_ROUNDS {
+                for ((_, reader), (rounds, scans)) in readers.iter().zip(&mut made) {
+                    self.step(format!("beside: {threads} writers, round {}", round + 1));
+                    let index = load::index(self.shape, self.recycled())?;
+                    let (inserted, served) = query::beside(&index, self.shape, threads, *reader)?;
+                    load::verify(&index, self.shape)?;
+                    rounds.push(inserted);
+                    *scans += served;
+                }
             }
-            self.push_inserted("beside", "writers alone".into(), threads, &alone, String::new());
-            let note = format!("{scans} complete scans meanwhile");
-            self.push_inserted("beside", "one reader beside".into(), threads, &together, note);
+            let total = self.shape.total() as f64;
+            let cost = |rounds: &[Inserted]| {
+                let nanos = |round: &Inserted| round.processor.as_secs_f64() * 1e9;
+                best_and_median(rounds.iter().map(nanos).collect()).1 / total
+            };
+            let alone = cost(&made[0].0);
+            for ((name, _), (rounds, scans)) in readers.iter().zip(&made) {
+                let seconds: f64 = rounds.iter().map(|round| round.visible.as_secs_f64()).sum();
+                let own = cost(rounds);
+                let note = format!(
+                    "{own:.2} ns of a writer's processor a point ({:+.0} %), {:.2} M scans/s",
+                    (own / alone - 1.0) * 100.0,
+                    *scans as f64 / seconds / 1e6
+                );
+                self.push_inserted("beside", (*name).into(), threads, rounds, note);
+            }
         }
         Ok(())
     }
@@ -431,37 +468,77 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Every step appends as much as there is already, and looks up a sample of all of it.
+    /// One index that grows step by step, and lookups over all of it after each.
     fn grow(&mut self) -> anyhow::Result<()> {
         let threads = self.args.threads.iter().copied().max().unwrap_or(1);
-        let full = Shape { points: self.shape.points << self.args.doublings, ..self.shape };
+        let steps = self.growth();
+        let last = steps.last().copied().unwrap_or(self.shape.points);
+        let full = Shape { points: last, ..self.shape };
+        let widest = steps.iter().zip([0].iter().chain(&steps)).map(|(to, from)| to - from).max();
+        let packed = self.args.growth_packed;
+        let raw = if packed { widest.unwrap_or(last) } else { last };
         // Touched before the clock: a virtual machine gets memory that it never used before from its
         // host, at a speed that has nothing to do with an index.
-        self.recycled.prefault(full.size_bytes())?;
+        self.recycled.prefault(Shape { points: raw, ..self.shape }.size_bytes())?;
         let index = load::index(full, self.recycled())?;
         let mut from = 0;
-        for doubling in 0..=self.args.doublings {
-            let until = self.shape.points << doubling;
-            self.step(format!(
-                "grow: to {} M points",
-                until * i64::from(self.shape.series) / 1_000_000
-            ));
-            let elapsed = load::append_points(&index, self.shape.series, from..until, threads)?;
-            let part = Shape { points: until - from, ..self.shape };
+        for until in steps {
             let held = Shape { points: until, ..self.shape };
+            self.step(format!("grow: to {} M points", held.total() / 1_000_000));
+            let mut elapsed = load::append_points(&index, self.shape.series, from..until, threads)?;
+            if packed {
+                let start = Instant::now();
+                index.pack(1);
+                elapsed += start.elapsed();
+            }
+            let part = Shape { points: until - from, ..self.shape };
             let grown = Answered { count: part.total(), elapsed, points: part.total() };
-            let variant = format!("appending up to {} M points", held.total() / 1_000_000);
+            let how = if packed { "appending and packing" } else { "appending" };
+            let variant = format!("{how} up to {} M points", held.total() / 1_000_000);
             self.push_answered("grow", variant, "points", threads, &[grown]);
+            if let Some(row) = self.rows.last_mut() {
+                let used = index.stats().used_bytes;
+                row.note = format!(
+                    "{:.2} ns a point, {:.2} GiB, {:.2} bytes a point",
+                    1000.0 / row.visible_best,
+                    used as f64 / f64::from(1 << 30),
+                    used as f64 / held.total() as f64
+                );
+            }
             let answered = query::sampled(&index, held, threads, self.shape.total() / 5)?;
             let variant = format!("random lookups in {} M points", held.total() / 1_000_000);
             self.push_answered("grow lookups", variant, "lookups", threads, &[answered]);
             from = until;
         }
+        self.step("grow: reading everything back".into());
         load::verify(&index, full)
     }
 
+    /// How many points each series holds after each step.
+    fn growth(&self) -> Vec<i64> {
+        let Some(gib) = self.args.growth else {
+            return (0..=self.args.doublings).map(|n| self.shape.points << n).collect();
+        };
+        let bytes = gib << 30;
+        let each = (bytes / 16 / u64::from(self.shape.series)).cast_signed();
+        (1..=GROWTH_STEPS).map(|n| (each * n / GROWTH_STEPS).max(n)).collect()
+    }
+
+    /// How many steps a workload takes, for the bar.
+    fn steps(&self, workload: Workload) -> usize {
+        let each = self.args.threads.len() * self.rounds;
+        match workload {
+            Workload::Insert => 10 * each,
+            Workload::Late => self.args.late.len() * each,
+            Workload::Lookup | Workload::Scan => 3 * each,
+            Workload::Mixed | Workload::Durable => each,
+            Workload::Beside => 3 * BESIDE_ROUNDS * each,
+            Workload::Pack => Data::ALL.len() * self.args.threads.len() + 2 * each,
+            Workload::Grow => self.growth().len() + 1,
+        }
+    }
+
     fn step(&self, what: String) {
-        self.bar.inc_length(1);
         self.bar.inc(1);
         self.bar.set_message(what);
         self.bar.tick();

@@ -63,6 +63,9 @@ pub struct Inserted {
     pub settled: Duration,
     /// The longest that any writer was busy appending.
     pub writer_only: Duration,
+    /// Processor time of all writers while they appended: it does not run while another thread has their
+    /// core.
+    pub processor: Duration,
 }
 
 /// An index with its series registered and room for everything, from `pool` or from fresh memory.
@@ -135,7 +138,7 @@ pub fn insert(
         }
         _ => Vec::new(),
     };
-    let (visible, busy) = on_threads(threads, |thread| match arrival {
+    let append = |thread| match arrival {
         Arrival::SeriesByPoint => each_series(index, shape, &next, |w| by_point(w, shape)),
         Arrival::SeriesByBatch(size) => {
             each_series(index, shape, &next, |w| by_batch(w, &ready, size))
@@ -143,12 +146,24 @@ pub fn insert(
         Arrival::Late(_) => each_series(index, shape, &next, |w| in_order_of(w, &order)),
         Arrival::TicksByPoint => ticks_by_point(index, shape, thread, threads),
         Arrival::TicksByRow => ticks_by_row(index, shape, thread, threads),
+    };
+    let (visible, busy) = on_threads(threads, |thread| {
+        let before = thread_time();
+        append(thread)?;
+        Ok(thread_time().saturating_sub(before))
     })?;
     let start = Instant::now();
     ensure!(index.settle()? == 0, "a series is still owned");
     let settled = visible + start.elapsed();
-    let writer_only = busy.iter().map(|(busy, ())| *busy).max().context("no thread")?;
-    Ok(Inserted { visible, settled, writer_only })
+    let writer_only = busy.iter().map(|(busy, _)| *busy).max().context("no thread")?;
+    let processor = busy.iter().map(|(_, processor)| *processor).sum();
+    Ok(Inserted { visible, settled, writer_only, processor })
+}
+
+/// Processor time of the calling thread so far.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// What one durable round took.
@@ -411,7 +426,18 @@ pub fn arrival_order(points: i64, percent: u64) -> Vec<i64> {
 
 /// Reads everything back and compares every point: rows read equal rows written, or the run fails.
 pub fn verify(index: &Index, shape: Shape) -> anyhow::Result<()> {
-    (0..shape.series).try_for_each(|id| verify_series(index, id, shape))
+    let next = AtomicU32::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    on_threads(threads, |_| {
+        loop {
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            if id >= shape.series {
+                return Ok(());
+            }
+            verify_series(index, id, shape)?;
+        }
+    })
+    .map(drop)
 }
 
 /// As `verify`, for one series.

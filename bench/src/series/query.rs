@@ -260,17 +260,35 @@ fn mix(
     Ok(added)
 }
 
-/// Writers with one reader beside them that scans what is already there: what the writers reach, and
-/// how many scans the reader made meanwhile.
+/// What the thread does that reads beside writers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// There is none.
+    Nobody,
+    /// `PACED_SCANS` every millisecond, as dashboards do: most of the time it sleeps.
+    Paced,
+    /// Scan after scan, without a pause.
+    FlatOut,
+}
+
+/// Scans a millisecond of a paced reader: a hundred thousand a second.
+const PACED_SCANS: u32 = 100;
+
+/// Writers, and beside them a reader that scans what is already there: what the writers reach, and how
+/// many scans the reader made meanwhile.
 pub fn beside(
     index: &Index,
     shape: Shape,
     writers: usize,
+    reader: Beside,
 ) -> anyhow::Result<(load::Inserted, u64)> {
+    if reader == Beside::Nobody {
+        return Ok((load::insert(index, shape, Arrival::SeriesByPoint, writers)?, 0));
+    }
     let done = AtomicBool::new(false);
     let scans = AtomicU64::new(0);
     let inserted = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read_until(index, shape, &done, &scans));
+        let reader = scope.spawn(|| read_until(index, shape, reader, &done, &scans));
         let inserted = load::insert(index, shape, Arrival::SeriesByPoint, writers);
         done.store(true, Ordering::Relaxed);
         reader.join().ok().context("the reader panicked")??;
@@ -283,13 +301,14 @@ pub fn beside(
 fn read_until(
     index: &Index,
     shape: Shape,
+    pace: Beside,
     done: &AtomicBool,
     scans: &AtomicU64,
 ) -> anyhow::Result<()> {
     let mut random = Random::new(SEED);
     let mut reader = index.reader();
     let mut out: Vec<Point> = Vec::with_capacity(128);
-    let mut made = 0;
+    let (mut made, mut found) = (0_u32, 0);
     while !done.load(Ordering::Relaxed) {
         let series = SeriesId(random.below(u64::from(shape.series)) as u32);
         let low = random.below(shape.points.cast_unsigned()).cast_signed() * STEP_MS;
@@ -297,8 +316,12 @@ fn read_until(
         reader.range_into(series, low..=low + 54 * STEP_MS, &mut out);
         let steady = out.iter().enumerate().all(|(n, p)| p.time == low + n as i64 * STEP_MS);
         ensure!(steady, "a scan beside writers has a gap");
-        made += u64::from(!out.is_empty());
+        found += u64::from(!out.is_empty());
+        made = made.wrapping_add(1);
+        if pace == Beside::Paced && made.is_multiple_of(PACED_SCANS) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
-    scans.store(made, Ordering::Relaxed);
+    scans.store(found, Ordering::Relaxed);
     Ok(())
 }

@@ -298,7 +298,7 @@ mod loom_model {
 
     #[test]
     fn loom_readers_see_only_whole_points_and_whole_batches() {
-        loom::model(|| {
+        crate::sync::model(|| {
             let block = block();
             let readers: Vec<_> = (0..2)
                 .map(|_| {
@@ -316,7 +316,7 @@ mod loom_model {
 
     #[test]
     fn loom_what_a_reader_saw_stays() {
-        loom::model(|| {
+        crate::sync::model(|| {
             let block = block();
             let reader = {
                 let block = loom::sync::Arc::clone(&block);

@@ -1,16 +1,16 @@
 //! The memory budget: every block and every late point is charged to it; a full budget makes writers wait.
 //!
-//! No wake-up is lost: who waits first counts itself in `waiting` and then looks at `used`; who gives
-//! back first lowers `used` and then looks at `waiting`; both in sequentially consistent order, so at
-//! least one of them sees the other.
+//! No wake-up is lost: who waits first counts itself in `waiting` and then looks at `used`; who gives back
+//! first lowers `used` and then looks at `waiting`. All four are read-modify-writes, which see the newest
+//! value: if who gives back finds nobody waiting, it came first, and who waits later sees the room. Models
+//! of this run under loom.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::error::Error;
+use crate::sync::Ordering::{AcqRel, Acquire};
+use crate::sync::{AtomicU64, AtomicUsize, Condvar, Mutex};
 
 /// What a writer does when the memory budget is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,12 +71,12 @@ impl Budget {
     }
 
     pub(crate) fn used(&self) -> u64 {
-        self.used.load(SeqCst)
+        self.used.load(Acquire)
     }
 
     /// Charges at once, or not at all.
     pub(crate) fn try_take(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
-        let before = self.used.fetch_add(bytes, SeqCst);
+        let before = self.used.fetch_add(bytes, AcqRel);
         if before + bytes <= self.limit {
             return Some(Charge { budget: Arc::clone(self), bytes });
         }
@@ -86,7 +86,7 @@ impl Budget {
 
     /// Charges even above the limit: for what must not fail and is soon smaller, such as packing a block.
     pub(crate) fn take_anyway(self: &Arc<Self>, bytes: u64) -> Charge {
-        self.used.fetch_add(bytes, SeqCst);
+        self.used.fetch_add(bytes, AcqRel);
         Charge { budget: Arc::clone(self), bytes }
     }
 
@@ -118,7 +118,7 @@ impl Budget {
         deadline: Option<Instant>,
     ) -> Result<(Charge, Waited), Error> {
         let mut gate = self.gate.lock();
-        self.waiting.fetch_add(1, SeqCst);
+        self.waiting.fetch_add(1, AcqRel);
         let result = loop {
             if let Some(charge) = self.try_take_quietly(bytes) {
                 break Ok((charge, Waited::since(start)));
@@ -128,24 +128,29 @@ impl Budget {
                 break Err(Error::BudgetFull { limit_bytes: self.limit, waited });
             }
             match deadline {
-                Some(end) => drop(self.freed.wait_until(&mut gate, end)),
+                Some(end) => {
+                    let _looked_at_above = self.freed.wait_until(&mut gate, end);
+                }
                 None => self.freed.wait(&mut gate),
             }
         };
-        self.waiting.fetch_sub(1, SeqCst);
+        self.waiting.fetch_sub(1, AcqRel);
         result
     }
 
     /// As `try_take`, for callers that hold the gate: giving back by `give` would take it again.
     fn try_take_quietly(self: &Arc<Self>, bytes: u64) -> Option<Charge> {
-        let fits = |used: u64| (used + bytes <= self.limit).then_some(used + bytes);
-        self.used.fetch_update(SeqCst, SeqCst, fits).ok()?;
-        Some(Charge { budget: Arc::clone(self), bytes })
+        let before = self.used.fetch_add(bytes, AcqRel);
+        if before + bytes <= self.limit {
+            return Some(Charge { budget: Arc::clone(self), bytes });
+        }
+        self.used.fetch_sub(bytes, AcqRel);
+        None
     }
 
     fn give(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, SeqCst);
-        if self.waiting.load(SeqCst) > 0 {
+        self.used.fetch_sub(bytes, AcqRel);
+        if self.waiting.fetch_add(0, AcqRel) > 0 {
             let _gate = self.gate.lock();
             self.freed.notify_all();
         }
@@ -192,10 +197,57 @@ mod tests {
             let budget = Arc::clone(&budget);
             move || budget.take(50, Wait::Forever).map(|(_charge, waited)| waited)
         });
-        while budget.waiting.load(SeqCst) == 0 {
+        while budget.waiting.load(Acquire) == 0 {
             std::thread::yield_now();
         }
         drop(held);
         assert!(waiter.join().unwrap().unwrap() > Waited::NOT);
+    }
+}
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p chronolith-series --release --lib loom`
+#[cfg(all(test, loom))]
+mod loom_model {
+    use super::*;
+    use crate::sync::{model, thread};
+
+    /// A lost wake-up is a deadlock, which loom reports.
+    #[test]
+    fn loom_every_waiter_is_woken_when_there_is_room() {
+        model(|| {
+            let budget = Budget::new(2);
+            let held = [budget.try_take(1), budget.try_take(1)];
+            assert!(held.iter().all(Option::is_some));
+            let waiters: Vec<_> = (0..2)
+                .map(|_| {
+                    let budget = Arc::clone(&budget);
+                    thread::spawn(move || budget.take(1, Wait::Forever).map(|_charge| ()).is_ok())
+                })
+                .collect();
+            held.into_iter().for_each(drop);
+            assert!(waiters.into_iter().all(|waiter| waiter.join().expect("no panic")));
+            assert_eq!(budget.used(), 0);
+        });
+    }
+
+    /// Who tries in vain has charged for a moment: whoever that turned away is woken again.
+    #[test]
+    fn loom_a_vain_attempt_keeps_nobody_waiting() {
+        model(|| {
+            let budget = Budget::new(2);
+            let held = budget.try_take(1).expect("there is room");
+            let waiter = {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || budget.take(2, Wait::Forever).map(|_charge| ()).is_ok())
+            };
+            let vain = {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || drop(budget.try_take(2)))
+            };
+            drop(held);
+            vain.join().expect("no panic");
+            assert!(waiter.join().expect("no panic"));
+            assert_eq!(budget.used(), 0);
+        });
     }
 }

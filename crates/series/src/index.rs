@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::budget::{Budget, Charge, Wait, Waited};
 use crate::clock::Clock;
@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::reader::Reader;
 use crate::series::{Series, Tail};
 use crate::snapshot::Snapshot;
+use crate::sync::MutexGuard;
 use crate::table::Table;
 use crate::ticker::{Tick, Ticker};
 use crate::workers::Workers;

@@ -8,9 +8,7 @@
 //! Lock order: tail, then merging, then body. Nobody waits for memory while holding the body.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::AtomicU64 as Counter;
 
 use crate::block::{BLOCK_POINTS, RawBlock};
 use crate::blocks::{BlockList, BlockRef};
@@ -22,6 +20,7 @@ use crate::packed::PackedBlock;
 use crate::persist::Taken;
 use crate::point::{MAX_TIME, Point, SeriesId};
 use crate::pool::Pool;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, RwLock};
 
 /// The appending side of a series.
 pub(crate) struct Tail {
@@ -78,10 +77,10 @@ pub(crate) struct Series {
     /// Held by whoever replaces or removes blocks, so that there is one at a time.
     pub(crate) merging: Mutex<()>,
     pub(crate) removed: AtomicBool,
-    pub(crate) late_points: AtomicU64,
-    pub(crate) merges: AtomicU64,
+    pub(crate) late_points: Counter,
+    pub(crate) merges: Counter,
     /// Merges in the pool that found no memory; their points wait in the late side.
-    pub(crate) failed_merges: AtomicU64,
+    pub(crate) failed_merges: Counter,
     /// A merge is queued in the pool and has not begun: it will find all runs sealed until then.
     pub(crate) handed_over: AtomicBool,
     pub(crate) signals: Signals,
@@ -93,7 +92,6 @@ pub(crate) struct Series {
 ///
 /// Changed only while the body is locked for writing, the version before `has_late`: who sees a late
 /// side gone also sees the version of the list that took its points in. A line of its own.
-#[derive(Default)]
 #[repr(align(64))]
 pub(crate) struct Signals {
     version: AtomicU64,
@@ -122,11 +120,11 @@ impl Series {
             body: RwLock::new(Body::default()),
             merging: Mutex::new(()),
             removed: AtomicBool::new(false),
-            late_points: AtomicU64::new(0),
-            merges: AtomicU64::new(0),
-            failed_merges: AtomicU64::new(0),
+            late_points: Counter::new(0),
+            merges: Counter::new(0),
+            failed_merges: Counter::new(0),
             handed_over: AtomicBool::new(false),
-            signals: Signals::default(),
+            signals: Signals { version: AtomicU64::new(0), has_late: AtomicBool::new(false) },
             taken: Mutex::default(),
         }
     }
@@ -331,5 +329,108 @@ fn lay_over(out: &mut Vec<Point>, start: usize, late: &[Point]) {
         let merged = overlay(&out[start..], late);
         out.truncate(start);
         out.extend(merged);
+    }
+}
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p chronolith-series --release --lib loom`
+#[cfg(all(test, loom))]
+mod loom_model {
+    use super::*;
+    use crate::late::Appended;
+    use crate::sync::{model, thread};
+
+    fn add_late(series: &Series, budget: &Arc<Budget>, time: i64, value: f64) {
+        let charge = budget.try_take(1).expect("room");
+        let point = Point::new(time, value);
+        series.change_late(|late| {
+            assert_eq!(late.append(point, Some(charge)), Appended::Kept);
+            late.seal();
+        });
+    }
+
+    /// A closed block of two points and an open one; the third point is late and sealed.
+    fn merging(late: (i64, f64)) -> (Arc<Series>, Arc<Pool>, Arc<Budget>) {
+        let (pool, budget) = (Arc::new(Pool::new()), Budget::new(1 << 20));
+        let series = Arc::new(Series::new(SeriesId(0), None));
+        for points in [&[(10, 1.0), (20, 2.0)][..], &[(30, 3.0)]] {
+            let charge = budget.try_take(1).expect("room");
+            let block = RawBlock::new(pool.take().expect("modelled memory"), charge);
+            let points: Vec<Point> = points.iter().map(|(t, v)| Point::new(*t, *v)).collect();
+            block.extend(0, &points);
+            series.change(|body| body.push(points[0].time, BlockRef::Raw(Arc::new(block)), true));
+        }
+        add_late(&series, &budget, late.0, late.1);
+        (series, pool, budget)
+    }
+
+    fn merge_beside(late: (i64, f64), read: impl Fn(&Series) + Send + Sync + 'static) {
+        model(move || {
+            let (series, pool, budget) = merging(late);
+            let merging = {
+                let series = Arc::clone(&series);
+                thread::spawn(move || series.merge(&pool, &budget).expect("modelled memory"))
+            };
+            read(&series);
+            merging.join().expect("no panic");
+            read(&series);
+            assert!(series.body.read().late.is_empty());
+        });
+    }
+
+    fn points(series: &Series) -> Vec<(i64, f64)> {
+        let mut out = Vec::new();
+        series.copy(0, 100, &mut out);
+        out.iter().map(|point| (point.time, point.value)).collect()
+    }
+
+    #[test]
+    fn loom_a_range_beside_a_merge_has_every_point_once() {
+        merge_beside((15, 9.0), |series| {
+            assert_eq!(points(series), [(10, 1.0), (15, 9.0), (20, 2.0), (30, 3.0)]);
+        });
+    }
+
+    #[test]
+    fn loom_an_overwrite_is_never_undone_by_its_merge() {
+        merge_beside((20, 9.0), |series| {
+            assert_eq!(series.get(20), Some(9.0));
+            assert_eq!(points(series), [(10, 1.0), (20, 9.0), (30, 3.0)]);
+        });
+    }
+
+    /// What `Reader` does: it believes its copy of the list only while the signals say so.
+    #[test]
+    fn loom_a_readers_copy_never_misses_what_was_merged_after_it() {
+        merge_beside((15, 9.0), |series| {
+            let (version, list) = series.list();
+            let got = match series.signals.version() == Some(version) {
+                true => list.get(15, usize::MAX),
+                false => series.get(15),
+            };
+            assert_eq!(got, Some(9.0));
+        });
+    }
+
+    /// A writer seals two runs and hands each over; a merge may be queued, begun, or done at the second.
+    #[test]
+    fn loom_a_run_sealed_while_a_merge_begins_is_merged_by_it_or_by_the_next() {
+        model(|| {
+            let (series, pool, budget) = merging((15, 9.0));
+            let hand_over = || {
+                let parts = (Arc::clone(&series), Arc::clone(&pool), Arc::clone(&budget));
+                let (series, pool, budget) = parts;
+                (!series.handed_over.swap(true, Ordering::AcqRel))
+                    .then(|| thread::spawn(move || series.merge_handed_over(&pool, &budget)))
+            };
+            let first = hand_over();
+            add_late(&series, &budget, 16, 8.0);
+            let second = hand_over();
+            for job in [first, second].into_iter().flatten() {
+                job.join().expect("no panic");
+            }
+            assert!(series.body.read().late.is_empty(), "a run was forgotten");
+            let expected = [(10, 1.0), (15, 9.0), (16, 8.0), (20, 2.0), (30, 3.0)];
+            assert_eq!(points(&series), expected);
+        });
     }
 }

@@ -8,10 +8,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -56,7 +55,7 @@ impl Workers {
         let shared = Arc::new(Shared::default());
         let spawn = |n| {
             let shared = Arc::clone(&shared);
-            let named = std::thread::Builder::new().name(format!("series-worker-{n}"));
+            let named = Builder::new().name(format!("series-worker-{n}"));
             named.spawn(move || run(&shared)).ok()
         };
         // A thread that the system refuses is one helper fewer: callers do the work themselves.
@@ -215,5 +214,45 @@ mod tests {
             assert_eq!(sums.iter().sum::<usize>(), 15 + 6 * round);
             assert_eq!(Arc::strong_count(&lent), 1, "a late thread still holds it");
         }
+    }
+}
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p chronolith-series --release --lib loom`
+#[cfg(all(test, loom))]
+mod loom_model {
+    use super::*;
+    use crate::sync::model;
+
+    #[test]
+    fn loom_a_pool_that_is_dropped_first_does_what_it_took_and_always_ends() {
+        model(|| {
+            let done = Arc::new(AtomicUsize::new(0));
+            let workers = Workers::start(1);
+            let mut taken = 0;
+            for _ in 0..2 {
+                let done = Arc::clone(&done);
+                taken += usize::from(workers.hand_over(move || {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }));
+            }
+            drop(workers);
+            assert_eq!(done.load(Ordering::Relaxed), taken, "what was taken is done, once");
+        });
+    }
+
+    #[test]
+    fn loom_every_item_is_worked_on_once_and_nothing_lent_is_held_after_the_call() {
+        model(|| {
+            let workers = Workers::start(1);
+            let lent = Arc::new(());
+            let held = Arc::clone(&lent);
+            let mut got = workers.for_each(vec![1, 2], move |item| {
+                let _lent = &held;
+                item * 10
+            });
+            got.sort_unstable();
+            assert_eq!(got, [10, 20]);
+            assert_eq!(Arc::strong_count(&lent), 1, "a late thread still holds it");
+        });
     }
 }

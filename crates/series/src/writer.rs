@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
-
 use crate::block::{BLOCK_POINTS, RawBlock};
 use crate::blocks::BlockRef;
 use crate::budget::{Wait, Waited};
@@ -14,6 +12,7 @@ use crate::late::{Appended, LATE_BYTES, LATE_POINTS, Late};
 use crate::memory::UNIT_BYTES;
 use crate::point::{MAX_TIME, Point, SeriesId, check_time};
 use crate::series::{Series, Tail};
+use crate::sync::MutexGuard;
 
 /// Sealed runs that are worth a merge: more at a time rewrite the same block less often, but readers look
 /// through each of them.

@@ -168,6 +168,11 @@ proptest! {
         check_reader(&mut reader, &models, 13);
         prop_assert_eq!(index.stats().points, models.iter().map(|m| m.len() as u64).sum::<u64>());
     }
+}
+
+proptest! {
+    // Each case is 18,000 appends against five threads that merge, pack and read without a pause.
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn threads_late_data_merges_and_packing_together(
