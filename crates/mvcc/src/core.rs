@@ -2,10 +2,11 @@
 
 use crate::{
     Error, Result,
-    counts::{Counts, Turn},
+    counts::Counts,
     key::{self, Revision},
     log,
     record::Record,
+    watch::Published,
 };
 use bytes::Bytes;
 use chronolith_engine::{ColumnId, Engine, KeyRange, Snapshot};
@@ -77,11 +78,18 @@ impl Core {
         self.compact.load(Ordering::Acquire)
     }
 
-    /// Lets readers see what the engine holds since the last call, and how many keys came and went.
-    pub(crate) fn advance(&self, current: i64, compact: i64, turns: Vec<Turn>) {
+    /// Lets readers see what the engine holds since the last call, and how many keys came and went:
+    /// which of the changes, and by how much.
+    pub(crate) fn advance(
+        &self,
+        current: i64,
+        compact: i64,
+        turns: &[(usize, i64)],
+        changes: &[Published],
+    ) {
         let mut counts = (!turns.is_empty()).then(|| self.counts.lock());
-        if let Some(counts) = &mut counts {
-            counts.turn(turns);
+        if let Some(counts) = counts.as_mut().filter(|counts| !counts.knows_nothing()) {
+            counts.turn(turns.iter().map(|(at, change)| (&changes[*at].key, *change)));
         }
         self.current.store(current, Ordering::Release);
         self.compact.store(compact, Ordering::Release);

@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, mem, ops::Bound};
 const BLOCK_KEYS: usize = 256;
 
 /// A key that came to life (+1) or died (-1).
-pub(crate) type Turn = (Bytes, i64);
+type Turn = (Bytes, i64);
 
 enum Block {
     Unknown,
@@ -73,18 +73,23 @@ impl Counts {
         Self { blocks, block_keys: BLOCK_KEYS, last_look: 0 }
     }
 
+    /// Whether births and deaths change anything: nobody has counted, or all was forgotten.
+    pub(crate) fn knows_nothing(&self) -> bool {
+        self.blocks.len() == 1 && matches!(self.blocks.values().next(), Some(Block::Unknown))
+    }
+
     /// So many keys are looked at rather than planned for: short ranges must not leave a block each.
     pub(crate) fn worth_a_plan(&self) -> usize {
         self.block_keys / 4
     }
 
     /// Takes births and deaths into account.
-    pub(crate) fn turn(&mut self, turns: impl IntoIterator<Item = Turn>) {
+    pub(crate) fn turn<'a>(&mut self, turns: impl IntoIterator<Item = (&'a Bytes, i64)>) {
         for (key, change) in turns {
-            let (first, block) = self.block_of(&key);
+            let (first, block) = self.block_of(key);
             match block {
                 Block::Unknown => {}
-                Block::Looking(_, turns) => turns.push((key, change)),
+                Block::Looking(_, turns) => turns.push((key.clone(), change)),
                 Block::Known(keys) => {
                     *keys += change;
                     if *keys == 0 {
@@ -160,7 +165,7 @@ impl Counts {
             left -= keys;
             self.blocks.insert(first, Block::Known(keys));
         }
-        self.turn(turns);
+        self.turn(turns.iter().map(|(key, change)| (key, *change)));
     }
 
     /// Makes a block unknown again that a look did not come back from; otherwise does nothing.

@@ -10,7 +10,7 @@
 //! * All versions of a key stand together, newest first: the current value is one seek away.
 
 use crate::span::Span;
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use chronolith_engine::KeyRange;
 use std::ops::Bound;
 
@@ -27,14 +27,14 @@ pub(crate) const REVISION_BYTES: usize = 12;
 const TERMINATOR: [u8; 2] = [0, 0];
 
 /// Appends `key` escaped, without its end.
-fn push_escaped(out: &mut Vec<u8>, key: &[u8]) {
+fn push_escaped(out: &mut impl BufMut, key: &[u8]) {
     let mut rest = key;
     while let Some(zero) = rest.iter().position(|byte| *byte == 0) {
-        out.extend_from_slice(&rest[..zero]);
-        out.extend_from_slice(&[0, 0xff]);
+        out.put_slice(&rest[..zero]);
+        out.put_slice(&[0, 0xff]);
         rest = &rest[zero + 1..];
     }
-    out.extend_from_slice(rest);
+    out.put_slice(rest);
 }
 
 /// What all versions of `key` begin with, in a buffer that also has room for a revision.
@@ -52,9 +52,22 @@ pub(crate) fn turn_into_end(prefix: &mut [u8]) {
 }
 
 /// Appends a revision to a prefix.
-pub(crate) fn push_revision(out: &mut Vec<u8>, revision: Revision) {
-    out.extend_from_slice(&(!revision.main.cast_unsigned()).to_be_bytes());
-    out.extend_from_slice(&(!revision.sub).to_be_bytes());
+pub(crate) fn push_revision(out: &mut impl BufMut, revision: Revision) {
+    out.put_u64(!revision.main.cast_unsigned());
+    out.put_u32(!revision.sub);
+}
+
+/// Appends the key of one version.
+pub(crate) fn push_version(out: &mut impl BufMut, key: &[u8], revision: Revision) {
+    push_escaped(out, key);
+    out.put_slice(&TERMINATOR);
+    push_revision(out, revision);
+}
+
+/// The most bytes that the key of a version takes.
+pub(crate) fn max_version_bytes(key: &[u8]) -> usize {
+    let escapes = key.iter().filter(|byte| **byte == 0).count();
+    key.len() + escapes + TERMINATOR.len() + REVISION_BYTES
 }
 
 /// The key of one version.

@@ -21,6 +21,7 @@
 //! This crate must never know Raft, gRPC, users, or how a lease runs out.
 
 mod applied;
+mod bulk;
 mod compare;
 mod core;
 mod counts;

@@ -8,7 +8,7 @@
 //! holds. The key and the revision stand in the engine's key.
 
 use crate::{Error, Result, varint};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use chronolith_proto::mvccpb::KeyValue;
 
 const LIVE: u8 = 0;
@@ -27,13 +27,27 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.value.len());
-        out.push(LIVE);
-        varint::push(&mut out, self.create_revision.cast_unsigned());
-        varint::push(&mut out, self.version.cast_unsigned());
-        varint::push_signed(&mut out, self.lease);
-        out.extend_from_slice(&self.value);
+        let mut out = Vec::with_capacity(Self::max_bytes(&self.value));
+        Self::push(&mut out, (self.create_revision, self.version, self.lease), &self.value);
         out
+    }
+
+    /// Appends the stored form of a live version.
+    pub(crate) fn push(
+        out: &mut impl BufMut,
+        (create_revision, version, lease): (i64, i64, i64),
+        value: &[u8],
+    ) {
+        out.put_u8(LIVE);
+        varint::push(out, create_revision.cast_unsigned());
+        varint::push(out, version.cast_unsigned());
+        varint::push_signed(out, lease);
+        out.put_slice(value);
+    }
+
+    /// The most bytes that a version with this value takes.
+    pub(crate) fn max_bytes(value: &[u8]) -> usize {
+        HEADER_BYTES + value.len()
     }
 
     pub(crate) fn tombstone() -> Bytes {

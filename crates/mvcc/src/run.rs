@@ -16,7 +16,6 @@ use crate::{
     applied::Stamped,
     compare::{self, Path},
     core::{COMPACT_KEY, Columns, Core, Head},
-    counts::Turn,
     key::{self, Revision},
     log::{self, LogWriter},
     range::{self, RangeResult, View},
@@ -49,8 +48,8 @@ pub struct Run<'a> {
     revisions: Vec<Stamped>,
     /// Keys and values of all that is published.
     size_bytes: usize,
-    /// Keys that came to life or died in this run.
-    turns: Vec<Turn>,
+    /// Which changes brought a key to life or ended it, and by how much.
+    turns: Vec<(usize, i64)>,
     /// Changes of the command at work.
     changes: Vec<Change>,
     /// What the command at work does to leases, told to the caller when it has succeeded.
@@ -73,10 +72,9 @@ struct Change {
 }
 
 impl Change {
-    /// Whether the key came to life by it, or died.
-    fn turn(&self) -> Option<Turn> {
-        let change = i64::from(self.after.is_some()) - i64::from(self.before.record.is_some());
-        (change != 0).then(|| (self.key.clone(), change))
+    /// Whether the key came to life by it (1), or died (-1).
+    fn turn(&self) -> i64 {
+        i64::from(self.after.is_some()) - i64::from(self.before.record.is_some())
     }
 }
 
@@ -247,7 +245,7 @@ impl<'a> Run<'a> {
         let Self { mvcc, overlay, published, turns, revision, compact, time_ms, .. } = self;
         overlay.commit(durability)?;
         mvcc.time_ms = time_ms;
-        mvcc.core.advance(revision, compact, turns);
+        mvcc.core.advance(revision, compact, &turns, &published);
         mvcc.hub.publish(&published, revision);
         Ok(Applied::new(published, self.revisions, self.size_bytes))
     }
@@ -277,7 +275,8 @@ impl<'a> Run<'a> {
         self.time_ms = self.time_ms.max(stamp.time_ms);
         let stamp = Stamp { time_ms: self.time_ms, ..*stamp };
         let room_bytes = self.changes.iter().map(|change| change.key.len() + 8).sum();
-        self.turns.extend(self.changes.iter().filter_map(Change::turn));
+        let turns = (self.published.len()..).zip(self.changes.iter().map(Change::turn));
+        self.turns.extend(turns.filter(|(_, change)| *change != 0));
         name_versions_before(self.revision, &mut self.changes);
         let mut entry = LogWriter::new(self.revision, &stamp, room_bytes);
         for change in &self.changes {

@@ -1,15 +1,17 @@
 //! Small numbers in few bytes: seven bits a byte, least significant first.
 
-pub(crate) fn push(out: &mut Vec<u8>, mut number: u64) {
+use bytes::BufMut;
+
+pub(crate) fn push(out: &mut impl BufMut, mut number: u64) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        out.put_u8((number & 0x7f) as u8 | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.put_u8(number as u8);
 }
 
 /// Signed numbers with the sign in the lowest bit, so that small negative ones stay small.
-pub(crate) fn push_signed(out: &mut Vec<u8>, number: i64) {
+pub(crate) fn push_signed(out: &mut impl BufMut, number: i64) {
     push(out, ((number << 1) ^ (number >> 63)).cast_unsigned());
 }
 

@@ -163,7 +163,7 @@ async fn a_log_that_was_off_while_revisions_were_compacted_cannot_be_taken_up() 
     // them back.
     let has_checkpoints = || std::fs::read_dir(dir.path().join("checkpoints")).unwrap().count() > 1;
     while !has_checkpoints() {
-        store.put(put("filler", "v")).await.unwrap();
+        put_all(&store, (0..60).map(|n| (format!("filler/{n}"), "v".to_owned()))).await;
     }
     store.shutdown().await;
     let refused = Store::open(with(Verify::Async)).err().unwrap();

@@ -19,7 +19,11 @@ const COLUMN: u8 = 3;
 
 /// Appends one batch, handed to the operating system; gives its bytes in the log.
 pub(super) fn append(log: &mut Log, operations: &[Operation]) -> Result<u64> {
-    log.append(|payload| operations.iter().for_each(|operation| encode(payload, operation)))
+    log.append(|payload| {
+        // At once: growing by doubling would copy a large batch several times.
+        payload.reserve(operations.iter().map(encoded_bytes).sum());
+        operations.iter().for_each(|operation| encode(payload, operation));
+    })
 }
 
 /// Appends the creation of a column.
@@ -28,6 +32,14 @@ pub(super) fn append_column(log: &mut Log, name: &str) -> Result<u64> {
         payload.push(COLUMN);
         push_bytes(payload, name.as_bytes());
     })
+}
+
+/// What [`encode`] appends: kind, column, lengths and bytes.
+fn encoded_bytes(operation: &Operation) -> usize {
+    5 + match operation {
+        Operation::Put(_, a, b) | Operation::DeleteRange(_, a, b) => 8 + a.len() + b.len(),
+        Operation::Delete(_, key) => 4 + key.len(),
+    }
 }
 
 fn encode(out: &mut Vec<u8>, operation: &Operation) {

@@ -202,7 +202,17 @@ impl Store {
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Pending<'_>> {
-        self.submit(pairs.into_iter().map(|(key, value)| Write::Put(key.into(), value.into())))
+        let pairs = pairs.into_iter().map(|(key, value)| (key.into(), value.into()));
+        self.submit_pairs(pairs.collect())
+    }
+
+    fn submit_pairs(&self, pairs: Vec<(Bytes, Bytes)>) -> Result<Pending<'_>> {
+        check_length(pairs.len())?;
+        let mut mvcc = self.writer.lock();
+        let applied = mvcc.put_all(pairs, &self.stamp(), self.durability())?;
+        // Inside the lock: the follower takes revisions in their order.
+        self.history.as_ref().map_or(Ok(()), |history| history.follow(applied))?;
+        Ok(Pending { store: self, revision: self.revision() })
     }
 
     /// Carries out changes in one revision, and waits for the disk.
@@ -212,12 +222,16 @@ impl Store {
 
     /// Carries out changes in one revision. Several may be under way before the first is waited for.
     pub fn submit(&self, writes: impl IntoIterator<Item = Write>) -> Result<Pending<'_>> {
-        let success: Vec<_> = writes.into_iter().map(operation).collect();
-        if success.len() > MAX_BATCH_OPERATIONS {
-            return Err(Error::Invalid(format!(
-                "a batch has at most {MAX_BATCH_OPERATIONS} operations"
-            )));
+        let writes: Vec<_> = writes.into_iter().collect();
+        check_length(writes.len())?;
+        if writes.iter().all(|write| matches!(write, Write::Put(..))) {
+            let pair = |write| match write {
+                Write::Put(key, value) => Some((key, value)),
+                Write::Delete(_) => None,
+            };
+            return self.submit_pairs(writes.into_iter().filter_map(pair).collect());
         }
+        let success = writes.into_iter().map(operation).collect();
         let request = TxnRequest { success, ..TxnRequest::default() };
         let (revision, _) = self.apply(&request)?;
         Ok(Pending { store: self, revision })
@@ -322,6 +336,14 @@ impl Leases for NoLeases {
     }
 
     fn moved(&mut self, _: &Bytes, _: i64, _: i64) {}
+}
+
+fn check_length(operations: usize) -> Result<()> {
+    if operations > MAX_BATCH_OPERATIONS {
+        let limit = format!("a batch has at most {MAX_BATCH_OPERATIONS} operations");
+        return Err(Error::Invalid(limit));
+    }
+    Ok(())
 }
 
 fn check_keys(request: &TxnRequest) -> Result<()> {
