@@ -59,7 +59,12 @@ struct LevelDb {
     synced: Object,
 }
 
-pub(super) fn open(dir: &Path) -> Result<Box<dyn Contestant>> {
+// SAFETY: LevelDB's handles may be used from any thread, and it does its own locking.
+unsafe impl Send for LevelDb {}
+// SAFETY: as above.
+unsafe impl Sync for LevelDb {}
+
+pub(super) fn open(dir: &Path) -> Result<Box<dyn Contestant + Send + Sync>> {
     let name = CString::new(dir.as_os_str().as_bytes())?;
     let mut error = ptr::null_mut();
     // SAFETY: each object comes from its `create` function and is used as the interface says; the

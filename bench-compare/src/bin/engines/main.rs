@@ -71,7 +71,7 @@ fn contestants() -> Vec<(&'static str, Open)> {
     #[cfg(feature = "rocksdb")]
     all.extend([(ROCKSDB, ours::rocksdb as Open), (BARE, bare::open as Open)]);
     #[cfg(feature = "leveldb")]
-    all.push((LEVELDB, leveldb::open));
+    all.push((LEVELDB, |dir| Ok(leveldb::open(dir)?)));
     all
 }
 
