@@ -207,11 +207,11 @@ proptest! {
 
 proptest! {
     // Each case opens dozens of logs, with the disk's syncs.
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn runs_and_restarts_make_the_same_log_of_the_history(
-        log in proptest::collection::vec(change(), 1..60),
+        log in proptest::collection::vec(change(), 1..40),
         lengths in proptest::collection::vec(1usize..20, 1..8),
     ) {
         let (root, from_revisions) = roots(&log, &[1], false);
