@@ -6,9 +6,9 @@ use crate::{
     keys::Secrets,
     queue::{Item, Queue},
     recover,
-    writer::{Writer, now_ms},
+    writer::{TILES, Writer, now_ms},
 };
-use chronolith_ledger::{SALT_BYTES, VerifierKey};
+use chronolith_ledger::{Hash, SALT_BYTES, TileFiles, VerifierKey, consistency_proof};
 use parking_lot::{Mutex, RwLock};
 use std::{
     fmt,
@@ -408,6 +408,13 @@ impl AuditLog {
         let answer =
             told.blocking_recv().map_err(|_| Error::Stopped("it was closed".to_owned()))?;
         answer.map_err(Error::Stopped)
+    }
+
+    /// Proof that the log of `to_size` events begins with that of `from_size`. Both must have been signed.
+    /// Blocks.
+    pub fn consistency(&self, from_size: u64, to_size: u64) -> Result<Vec<Hash>> {
+        let files = TileFiles::at(self.0.dir.join(TILES));
+        Ok(consistency_proof(&files, from_size, to_size)?)
     }
 
     /// Writes, syncs and signs everything and ends. Blocks. The second time it does nothing.

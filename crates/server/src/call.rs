@@ -55,8 +55,35 @@ impl ReceiveBudget {
         Err(Status::new(Code::ResourceExhausted, text))
     }
 
+    /// Holds bytes until the guard is dropped.
+    pub(crate) fn hold(&self, bytes: usize) -> Result<Held<'_>, Status> {
+        self.take(bytes)?;
+        Ok(Held { budget: self, bytes })
+    }
+
     fn give_back(&self, bytes: usize) {
         self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that are held of a [`ReceiveBudget`].
+pub(crate) struct Held<'a> {
+    budget: &'a ReceiveBudget,
+    bytes: usize,
+}
+
+impl Held<'_> {
+    /// Holds more.
+    pub(crate) fn more(&mut self, bytes: usize) -> Result<(), Status> {
+        self.budget.take(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
     }
 }
 

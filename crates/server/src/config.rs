@@ -30,6 +30,23 @@ pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests may run on after shutdown was asked for; etcd's request timeout is 5 s and more.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls to the history that run at once: each may read much from the disk, and more of them would only
+/// take it from the writers. The others wait.
+pub const HISTORY_CALLS_MAX: usize = 8;
+/// Versions on one page of a key's history: a screenful for a program, and soon read.
+pub const VERSIONS_MAX: usize = 1_000;
+/// Differences on one page.
+pub const DIFFERENCES_MAX: usize = 1_000;
+/// Bytes of keys and values on one page; gRPC clients take 4 MiB unless told otherwise. A larger entry is a
+/// page of its own.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Revisions in one proof: each costs a read, a path of hashes and its operations.
+pub const PROVEN_REVISIONS_MAX: i64 = 100_000;
+/// Bytes of keys and values in one proof, which is made in memory.
+pub const PROOF_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Keys that the answer to a restoration names; it counts them all.
+pub const RESTORED_KEYS_SHOWN_MAX: usize = 10_000;
+
 /// The limits of a server.
 #[derive(Clone, Debug)]
 pub struct Limits {

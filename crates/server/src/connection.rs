@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! socket ──peek──▶ "PRI " HTTP/2: one task polls the connection and all its calls
-//!            └───▶ otherwise HTTP/1.1: health, version, metrics
+//!            └───▶ otherwise HTTP/1.1: probes, metrics, the history as JSON and tiles
 //! ```
 //! Invariant: a connection and its calls are one task. A request costs no spawn and no hand-over to
 //! another thread, and all answers that are ready together leave in one write. When the connection
@@ -30,7 +30,7 @@ use crate::{
     config::FIRST_BYTE_TIMEOUT,
     dispatch,
     node::{Node, Phase},
-    probe,
+    plain::{self, Body},
     socket::Socket,
 };
 
@@ -96,8 +96,13 @@ async fn speaks_http2(socket: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
+/// The client's address, for the audit trail; empty where the client is gone already.
+fn peer_of(socket: &TcpStream) -> String {
+    socket.peer_addr().map_or_else(|_| String::new(), |peer| peer.to_string())
+}
+
 async fn http2(node: &Arc<Node>, stream: TcpStream) {
-    let peer = stream.peer_addr().map_or_else(|_| String::new(), |peer| peer.to_string());
+    let peer = peer_of(&stream);
     let socket = Socket::new(stream);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -159,8 +164,10 @@ fn drive<F: Future<Output = ()>>(
 }
 
 async fn http1(node: &Arc<Node>, socket: TcpStream) {
+    let peer = &peer_of(&socket);
     let service = service_fn(|request: http::Request<Incoming>| async move {
-        let response = probe::answer(node, request.method(), request.uri()).await;
+        let (head, body) = request.into_parts();
+        let response = plain::answer(node, peer, &head, Body::Http1(body)).await;
         Ok::<_, Infallible>(response.map(Full::new))
     });
     let connection = hyper::server::conn::http1::Builder::new()

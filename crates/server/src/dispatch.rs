@@ -21,10 +21,10 @@ use crate::{
     audit::{self, Answered, Asked, Trail},
     call::{Messages, Reply, frame},
     contain::contain,
-    health, lease,
+    health, history, lease,
     methods::{Kind, Method},
     node::Node,
-    probe,
+    plain::{self, Body},
     status::{Code, Status},
     watch,
 };
@@ -39,7 +39,7 @@ pub(crate) async fn call(
     let mut reply = Reply::new(&node, respond);
     let (head, body) = request.into_parts();
     if !is_grpc(&head.headers) {
-        return reply.plain(probe::answer(&node, &head.method, &head.uri).await);
+        return reply.plain(plain::answer(&node, peer, &head, Body::Http2(body)).await);
     }
     let method = match Method::of_path(head.uri.path()) {
         Ok(method) => method,
@@ -152,6 +152,29 @@ async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Byt
         Method::AuditQuery => unary(node, messages, |request| audit::query(node, request)).await,
         Method::AuditCheckpoint => {
             unary(node, messages, |request| audit::checkpoint(node, request)).await
+        }
+        Method::Checkpoint => {
+            unary(node, messages, |request| history::checkpoint(node, request)).await
+        }
+        Method::Consistency => {
+            unary(node, messages, |request| history::consistency(node, request)).await
+        }
+        Method::Prove => unary(node, messages, |request| history::prove(node, request)).await,
+        Method::KeyHistory => {
+            unary(node, messages, |request| history::key_history(node, request)).await
+        }
+        Method::VerifiedGet => {
+            unary(node, messages, |request| history::verified_get(node, request)).await
+        }
+        Method::VerifiedPut => {
+            unary(node, messages, |request| history::verified_put(node, store, request)).await
+        }
+        Method::Diff => unary(node, messages, |request| history::diff(node, request)).await,
+        Method::RestorePrefix => {
+            unary(node, messages, |request| history::restore_prefix(node, store, request)).await
+        }
+        Method::Erase => {
+            unary(node, messages, |request| history::erase(node, store, request)).await
         }
         Method::HealthCheck => health::check(node, messages).await,
         _ => Err(unimplemented(method)),

@@ -79,6 +79,15 @@ methods! {
     Downgrade = "etcdserverpb.Maintenance" / "Downgrade" Unary,
     AuditQuery = "chronolith.history.v1.Audit" / "Query" Unary,
     AuditCheckpoint = "chronolith.history.v1.Audit" / "AuditCheckpoint" Unary,
+    Checkpoint = "chronolith.history.v1.History" / "Checkpoint" Unary,
+    Consistency = "chronolith.history.v1.History" / "Consistency" Unary,
+    Prove = "chronolith.history.v1.History" / "Prove" Unary,
+    KeyHistory = "chronolith.history.v1.History" / "KeyHistory" Unary,
+    VerifiedGet = "chronolith.history.v1.History" / "VerifiedGet" Unary,
+    VerifiedPut = "chronolith.history.v1.History" / "VerifiedPut" Unary,
+    Diff = "chronolith.history.v1.History" / "Diff" Unary,
+    RestorePrefix = "chronolith.history.v1.History" / "RestorePrefix" Unary,
+    Erase = "chronolith.history.v1.History" / "Erase" Unary,
     HealthCheck = "grpc.health.v1.Health" / "Check" Unary,
 }
 

@@ -77,12 +77,30 @@ impl Counter {
     }
 }
 
+/// One for each method.
+#[derive(Debug)]
+struct PerMethod<T>([T; METHODS]);
+
+impl<T: Default> Default for PerMethod<T> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| T::default()))
+    }
+}
+
+impl<T> std::ops::Index<Method> for PerMethod<T> {
+    type Output = T;
+
+    fn index(&self, method: Method) -> &T {
+        &self.0[method as usize]
+    }
+}
+
 /// Everything the server counts itself.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    started: [AtomicU64; METHODS],
-    handled: [[AtomicU64; CODES]; METHODS],
-    handling: [Latency; METHODS],
+    started: PerMethod<AtomicU64>,
+    handled: PerMethod<[AtomicU64; CODES]>,
+    handling: PerMethod<Latency>,
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) connections: Gauge,
@@ -97,12 +115,12 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn start(&self, method: Method) {
-        self.started[method as usize].fetch_add(1, Relaxed);
+        self.started[method].fetch_add(1, Relaxed);
     }
 
     pub(crate) fn handled(&self, method: Method, code: Code, since: Instant) {
-        self.handled[method as usize][code as usize].fetch_add(1, Relaxed);
-        self.handling[method as usize].record(since.elapsed());
+        self.handled[method][code as usize].fetch_add(1, Relaxed);
+        self.handling[method].record(since.elapsed());
     }
 
     /// Writes the server's own figures in Prometheus' text format.
@@ -130,7 +148,7 @@ impl Metrics {
             "counter",
         );
         for method in Method::ALL {
-            let value = self.started[*method as usize].load(Relaxed);
+            let value = self.started[*method].load(Relaxed);
             page.sample("grpc_server_started_total", &labels(*method), value);
         }
         page.head(
@@ -146,7 +164,7 @@ impl Metrics {
     /// Codes that a method never answered are left out, OK excepted: 400 zeros help nobody.
     fn write_handled(&self, page: &mut Page, method: Method) {
         for code in Code::ALL {
-            let value = self.handled[method as usize][code as usize].load(Relaxed);
+            let value = self.handled[method][code as usize].load(Relaxed);
             if value > 0 || code == Code::Ok {
                 let labels = format!("grpc_code=\"{}\",{}", code.label(), labels(method));
                 page.sample("grpc_server_handled_total", &labels, value);
@@ -158,7 +176,7 @@ impl Metrics {
         let name = "grpc_server_handling_seconds";
         page.head(name, "Histogram of response latency (seconds) of gRPC.", "histogram");
         for method in Method::ALL {
-            page.histogram(name, &labels(*method), &self.handling[*method as usize]);
+            page.histogram(name, &labels(*method), &self.handling[*method]);
         }
     }
 

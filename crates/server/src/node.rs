@@ -8,6 +8,7 @@ use crate::{
     audit::Readers,
     call::ReceiveBudget,
     config::{Config, Limits},
+    history::Desk,
     metrics::{Entered, Metrics},
     status::{Code, Status},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Node {
     /// Who did what; none with `--audit off`.
     pub(crate) audit: Option<AuditLog>,
     pub(crate) audit_readers: Readers,
+    pub(crate) desk: Desk,
     phase: watch::Receiver<Phase>,
 }
 
@@ -49,6 +51,7 @@ impl Node {
             received: ReceiveBudget::new(config.limits.receive_bytes_max),
             audit,
             audit_readers: Readers::default(),
+            desk: Desk::default(),
             phase,
         }
     }

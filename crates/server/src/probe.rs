@@ -8,18 +8,18 @@ use chronolith_proto::etcdserverpb::{
     AlarmRequest, AlarmType, RangeRequest, alarm_request::AlarmAction,
 };
 use chronolith_store::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
-use http::{
-    HeaderValue, Method, Response, StatusCode, Uri,
-    header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+use http::{Method, Response, StatusCode, Uri};
+
+use crate::{
+    metrics::Page,
+    node::Node,
+    plain::{JSON, TEXT, method_not_allowed, no_sniffing, page},
+    query::Query,
 };
 
-use crate::{metrics::Page, node::Node};
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 
-/// Answers a request that is not gRPC.
+/// Answers a request for one of these paths, or says that there is no such path.
 pub(crate) async fn answer(node: &Node, method: &Method, uri: &Uri) -> Response<Bytes> {
     let query = Query::of(uri);
     let path = uri.path();
@@ -27,7 +27,7 @@ pub(crate) async fn answer(node: &Node, method: &Method, uri: &Uri) -> Response<
         return page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n");
     }
     if method != Method::GET && path != "/metrics" {
-        return method_not_allowed();
+        return method_not_allowed("GET");
     }
     match path {
         "/health" => health(node, &query).await,
@@ -168,45 +168,6 @@ async fn metrics(node: &Node) -> String {
     page.into_text()
 }
 
-fn page(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn no_sniffing(mut response: Response<Bytes>) -> Response<Bytes> {
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-fn method_not_allowed() -> Response<Bytes> {
-    let mut response = page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-    no_sniffing(response)
-}
-
-/// The pairs of a query string; names and values of ours need no unescaping.
-struct Query<'a>(&'a str);
-
-impl<'a> Query<'a> {
-    fn of(uri: &'a Uri) -> Self {
-        Query(uri.query().unwrap_or_default())
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.0.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.pairs().any(|(key, _)| key == name)
-    }
-
-    fn has_value(&self, name: &str, value: &str) -> bool {
-        self.pairs().any(|pair| pair == (name, value))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,14 +180,5 @@ mod tests {
         assert_eq!(checks_of("/livez/linearizable_read"), None);
         assert_eq!(checks_of("/readyzz"), None);
         assert_eq!(checks_of("/"), None);
-    }
-
-    #[test]
-    fn a_query_is_read_by_name_and_value() {
-        let uri = Uri::from_static("/readyz?verbose&exclude=a&exclude=b");
-        let query = Query::of(&uri);
-        assert!(query.has("verbose"));
-        assert!(query.has_value("exclude", "a") && query.has_value("exclude", "b"));
-        assert!(!query.has("a"));
     }
 }

@@ -298,11 +298,29 @@ async fn queries_and_checkpoints_are_answered_over_the_wire() {
         }
     }
     assert_eq!(keys, ["a/0", "a/1", "a/2", "a/3", "a/4"]);
-    let signed = audit.audit_checkpoint(AuditCheckpointRequest {}).await.unwrap().into_inner();
+    let signed = audit
+        .audit_checkpoint(AuditCheckpointRequest { pinned_size: 5 })
+        .await
+        .unwrap()
+        .into_inner();
     let key = chronolith_ledger::VerifierKey::parse(&signed.verifier_key).unwrap();
     let report = chronolith_audit::verify_directory(log(&node).dir(), &key, None).unwrap();
     assert_eq!(report.finding, None);
     assert_eq!((report.events, report.unsigned), (13, 0));
+    // It continues the log of five events that somebody may have kept.
+    let note = chronolith_ledger::SignedNote::parse(signed.note.as_bytes()).unwrap();
+    let newest = chronolith_ledger::Checkpoint::parse(note.text()).unwrap();
+    let mut kept = chronolith_ledger::Frontier::default();
+    let first = fs::read_to_string(log(&node).dir().join("00000000000000000001.jsonl")).unwrap();
+    let leaves = first.lines().map(|line| chronolith_ledger::Hash::of_leaf(line.as_bytes()));
+    kept.extend(leaves.take(5));
+    let path: Vec<_> = signed
+        .consistency
+        .iter()
+        .map(|hash| chronolith_ledger::Hash(hash[..].try_into().unwrap()))
+        .collect();
+    chronolith_ledger::verify_consistency(5, &kept.root(), newest.size, &newest.root, &path)
+        .unwrap();
     let wrong = AuditQueryRequest { limit: -1, ..AuditQueryRequest::default() };
     assert_eq!(audit.query(wrong).await.unwrap_err().code(), Code::InvalidArgument);
     let none = Node::start().await;

@@ -20,6 +20,13 @@ pub const ETCD_VERSION: &str = "3.7.1";
 pub const ETCD_CLUSTER_VERSION: &str = "3.7.0";
 
 impl Store {
+    /// Waits until everything that was acknowledged before this call is applied here: what is read
+    /// afterwards is not older.
+    pub async fn confirm_read(&self) -> Result<(), StoreError> {
+        let _admitted = self.admit_read()?;
+        self.inner.proposer.confirm_read().await
+    }
+
     /// How the member does.
     pub async fn status(&self) -> Result<StatusResponse, StoreError> {
         let raft = self.inner.proposer.status();

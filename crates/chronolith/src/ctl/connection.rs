@@ -106,7 +106,6 @@ impl Client {
     }
 
     /// The audit trail.
-    #[expect(dead_code, reason = "for `ctl audit`, which comes with the trail")]
     pub(crate) fn audit(&self) -> AuditClient<Channel> {
         AuditClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }

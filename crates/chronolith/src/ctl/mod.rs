@@ -12,6 +12,7 @@ use crate::ctl::{connection::Connection, failure::Failure, output::Output};
 use clap::{Args, Subcommand};
 use std::process::ExitCode;
 
+mod audit;
 mod checkpoint;
 pub(crate) mod connection;
 mod consistency;
@@ -48,6 +49,8 @@ pub(crate) struct CtlArgs {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Ask for the audit trail: who did what, when, and what came of it.
+    Audit(audit::AuditArgs),
     /// Show the newest signed checkpoint; with --pin, check that the log continues the kept one.
     Checkpoint(checkpoint::CheckpointArgs),
     /// Check that a checkpoint continues an older one.
@@ -72,6 +75,7 @@ impl Verb {
     /// Whether the exit code is a verdict.
     fn verifies(&self) -> bool {
         match self {
+            Verb::Audit(args) => args.verifies(),
             Verb::Checkpoint(_) | Verb::Consistency(_) | Verb::Prove(_) => true,
             Verb::Get(args) => args.prove,
             Verb::Put(args) => args.prove,
@@ -97,16 +101,20 @@ pub(crate) fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
 
 async fn carry_out(args: CtlArgs) -> Result<(), Failure> {
     let CtlArgs { verb, connection, output } = args;
-    let (client, output) = (connection.open().await?, &output);
+    let output = &output;
     match verb {
-        Verb::Checkpoint(args) => checkpoint::run(&args, &client, output).await,
-        Verb::Consistency(args) => consistency::run(&args, &client, output).await,
-        Verb::Diff(args) => diff::run(&args, &client, output).await,
-        Verb::Erase(args) => erase::run(&args, &client, output).await,
-        Verb::Get(args) => get::run(&args, &client, output).await,
-        Verb::History(args) => history::run(&args, &client, output).await,
-        Verb::Prove(args) => prove::run(&args, &client, output).await,
-        Verb::Put(args) => put::run(&args, &client, output).await,
-        Verb::RestorePrefix(args) => restore_prefix::run(&args, &client, output).await,
+        // It opens the connection itself: a part of it asks no server.
+        Verb::Audit(args) => audit::run(&args, &connection, output).await,
+        Verb::Checkpoint(args) => checkpoint::run(&args, &connection.open().await?, output).await,
+        Verb::Consistency(args) => consistency::run(&args, &connection.open().await?, output).await,
+        Verb::Diff(args) => diff::run(&args, &connection.open().await?, output).await,
+        Verb::Erase(args) => erase::run(&args, &connection.open().await?, output).await,
+        Verb::Get(args) => get::run(&args, &connection.open().await?, output).await,
+        Verb::History(args) => history::run(&args, &connection.open().await?, output).await,
+        Verb::Prove(args) => prove::run(&args, &connection.open().await?, output).await,
+        Verb::Put(args) => put::run(&args, &connection.open().await?, output).await,
+        Verb::RestorePrefix(args) => {
+            restore_prefix::run(&args, &connection.open().await?, output).await
+        }
     }
 }

@@ -292,7 +292,7 @@ pub struct RestorePrefixResponse {
     /// The revision that the moment means.
     #[prost(int64, tag = "2")]
     pub to_revision: i64,
-    /// The new revision; 0 for a dry run, and where nothing differed.
+    /// The last new revision; 0 for a dry run, and where nothing differed.
     #[prost(int64, tag = "3")]
     pub new_revision: i64,
     #[prost(int64, tag = "4")]
@@ -302,6 +302,9 @@ pub struct RestorePrefixResponse {
     /// The keys that are (or would be) written, up to the server's limit.
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// All new revisions: more than one where the changes were too many for one.
+    #[prost(int64, repeated, tag = "7")]
+    pub new_revisions: ::prost::alloc::vec::Vec<i64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EraseRequest {
@@ -361,7 +364,23 @@ pub struct AuditQueryResponse {
     pub more: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AuditCheckpointRequest {}
+pub struct AuditCheckpointRequest {
+    /// Size of a checkpoint that the client kept: the answer proves that the log continues it. 0 asks for none.
+    #[prost(uint64, tag = "1")]
+    pub pinned_size: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditCheckpointResponse {
+    /// A C2SP checkpoint: a signed note.
+    #[prost(string, tag = "1")]
+    pub note: ::prost::alloc::string::String,
+    /// The key it is signed with. Get it once, over a way that you trust.
+    #[prost(string, tag = "2")]
+    pub verifier_key: ::prost::alloc::string::String,
+    /// From the pinned size to the checkpoint's; each 32 bytes, in RFC 6962's order.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub consistency: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
 /// Generated client implementations.
 pub mod history_client {
     #![allow(
@@ -1389,7 +1408,7 @@ pub mod audit_client {
             &mut self,
             request: impl tonic::IntoRequest<super::AuditCheckpointRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::CheckpointResponse>,
+            tonic::Response<super::AuditCheckpointResponse>,
             tonic::Status,
         > {
             self.inner
@@ -1439,7 +1458,7 @@ pub mod audit_server {
             &self,
             request: tonic::Request<super::AuditCheckpointRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::CheckpointResponse>,
+            tonic::Response<super::AuditCheckpointResponse>,
             tonic::Status,
         >;
     }
@@ -1570,7 +1589,7 @@ pub mod audit_server {
                         T: Audit,
                     > tonic::server::UnaryService<super::AuditCheckpointRequest>
                     for AuditCheckpointSvc<T> {
-                        type Response = super::CheckpointResponse;
+                        type Response = super::AuditCheckpointResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,

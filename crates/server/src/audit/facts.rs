@@ -14,11 +14,12 @@ use chronolith_proto::{
         alarm_request::AlarmAction, request_op::Request, response_op::Response,
     },
     history::{
-        AuditCheckpointRequest, AuditQueryRequest, AuditQueryResponse, CheckpointRequest,
-        CheckpointResponse, ConsistencyRequest, ConsistencyResponse, DiffRequest, DiffResponse,
-        EraseRequest, EraseResponse, KeyHistoryRequest, KeyHistoryResponse, ProveRequest,
-        ProveResponse, RestorePrefixRequest, RestorePrefixResponse, VerifiedGetRequest,
-        VerifiedGetResponse, VerifiedPutRequest, VerifiedPutResponse, prove_request::What,
+        AuditCheckpointRequest, AuditCheckpointResponse, AuditQueryRequest, AuditQueryResponse,
+        CheckpointRequest, CheckpointResponse, ConsistencyRequest, ConsistencyResponse,
+        DiffRequest, DiffResponse, EraseRequest, EraseResponse, KeyHistoryRequest,
+        KeyHistoryResponse, ProveRequest, ProveResponse, RestorePrefixRequest,
+        RestorePrefixResponse, VerifiedGetRequest, VerifiedGetResponse, VerifiedPutRequest,
+        VerifiedPutResponse, prove_request::What,
     },
 };
 use prost::Message;
@@ -118,7 +119,7 @@ plain! {
         AuditCheckpointRequest;
     answered: LeaseLeasesResponse, LeaseTimeToLiveResponse, MemberListResponse, StatusResponse,
         HashResponse, HashKvResponse, DefragmentResponse, AlarmResponse, CheckpointResponse,
-        ConsistencyResponse, AuditQueryResponse, ProveResponse;
+        ConsistencyResponse, AuditQueryResponse, AuditCheckpointResponse, ProveResponse;
 }
 
 macro_rules! asked {

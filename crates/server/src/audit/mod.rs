@@ -135,7 +135,11 @@ fn call_name(method: Method) -> &'static str {
 /// What kind of call a method is, unless its request says more.
 fn class_of(method: Method) -> Class {
     match method {
-        Method::Put | Method::DeleteRange | Method::Txn => Class::Write,
+        Method::Put
+        | Method::DeleteRange
+        | Method::Txn
+        | Method::VerifiedPut
+        | Method::RestorePrefix => Class::Write,
         Method::Watch => Class::Watch,
         Method::LeaseGrant | Method::LeaseRevoke | Method::LeaseKeepAlive => Class::Lease,
         Method::Compact
@@ -147,7 +151,8 @@ fn class_of(method: Method) -> Class {
         | Method::Defragment
         | Method::Snapshot
         | Method::MoveLeader
-        | Method::Downgrade => Class::Admin,
+        | Method::Downgrade
+        | Method::Erase => Class::Admin,
         Method::Range
         | Method::LeaseTimeToLive
         | Method::LeaseLeases
@@ -157,6 +162,12 @@ fn class_of(method: Method) -> Class {
         | Method::HashKv
         | Method::AuditQuery
         | Method::AuditCheckpoint
+        | Method::Checkpoint
+        | Method::Consistency
+        | Method::Prove
+        | Method::KeyHistory
+        | Method::VerifiedGet
+        | Method::Diff
         | Method::HealthCheck => Class::Read,
     }
 }

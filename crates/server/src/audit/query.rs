@@ -1,8 +1,10 @@
 //! Reading the audit trail over the wire: off the I/O threads, a few at a time.
 
+use bytes::Bytes;
 use chronolith_audit::{AuditLog, Query};
+use chronolith_ledger::{Checkpoint, SignedNote};
 use chronolith_proto::history::{
-    AuditCheckpointRequest, AuditQueryRequest, AuditQueryResponse, CheckpointResponse,
+    AuditCheckpointRequest, AuditCheckpointResponse, AuditQueryRequest, AuditQueryResponse,
 };
 use tokio::sync::Semaphore;
 
@@ -49,11 +51,19 @@ pub(crate) async fn query(
 
 pub(crate) async fn checkpoint(
     node: &Node,
-    _: AuditCheckpointRequest,
-) -> Result<CheckpointResponse, Status> {
-    let (note, verifier_key) =
-        read(node, |log| Ok((log.checkpoint()?, log.verifier_key().to_string()))).await?;
-    Ok(CheckpointResponse { note, verifier_key })
+    request: AuditCheckpointRequest,
+) -> Result<AuditCheckpointResponse, Status> {
+    let pinned_size = request.pinned_size;
+    let (note, verifier_key, proof) = read(node, move |log| {
+        let note = log.checkpoint()?;
+        let size = Checkpoint::parse(SignedNote::parse(note.as_bytes())?.text())?.size;
+        // A pin that is larger than the log contradicts it: the client sees that by itself.
+        let proof = log.consistency(pinned_size.min(size), size)?;
+        Ok((note, log.verifier_key().to_string(), proof))
+    })
+    .await?;
+    let consistency = proof.iter().map(|hash| Bytes::copy_from_slice(&hash.0)).collect();
+    Ok(AuditCheckpointResponse { note, verifier_key, consistency })
 }
 
 async fn read<T: Send + 'static>(

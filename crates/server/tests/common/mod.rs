@@ -11,6 +11,7 @@ use chronolith_proto::etcdserverpb::{
     PutRequest, RangeRequest, WatchCreateRequest, WatchRequest, WatchResponse, kv_client::KvClient,
     watch_client::WatchClient, watch_request::RequestUnion,
 };
+use chronolith_proto::history::history_client::HistoryClient;
 use chronolith_server::{Config, RunningServer, Server};
 use std::time::Duration;
 use tokio::{
@@ -66,14 +67,55 @@ impl Node {
 
     /// Status, headers and body of an HTTP/1.1 request.
     pub async fn http(&self, method: &str, path: &str) -> (u16, String, String) {
+        let answer = self.fetch(method, path, &[], b"").await;
+        (answer.code, answer.head, String::from_utf8(answer.body).unwrap())
+    }
+
+    /// The answer to an HTTP/1.1 request with headers (each `name: value`) and a body.
+    pub async fn fetch(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &[u8],
+    ) -> HttpAnswer {
         let mut socket = TcpStream::connect(self.server.address()).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+        for header in headers {
+            request += &format!("{header}\r\n");
+        }
+        if !body.is_empty() {
+            request += &format!("Content-Length: {}\r\n", body.len());
+        }
+        request += "\r\n";
+        // A server that refuses may close before it has read everything.
+        let _ = socket.write_all(&[request.as_bytes(), body].concat()).await;
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        HttpAnswer::read(&answer)
+    }
+
+    pub async fn history(&self) -> HistoryClient<Channel> {
+        HistoryClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+}
+
+pub struct HttpAnswer {
+    pub code: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl HttpAnswer {
+    pub fn read(answer: &[u8]) -> Self {
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = std::str::from_utf8(&answer[..end]).unwrap();
         let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (code, head.to_lowercase(), body.to_owned())
+        HttpAnswer { code, head: head.to_lowercase(), body: answer[end + 4..].to_vec() }
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
     }
 }
 

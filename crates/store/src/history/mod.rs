@@ -25,6 +25,7 @@ mod proof;
 mod queue;
 mod verify;
 
+pub use chronolith_mvcc::KeyVersion;
 pub use error::{Error, Result};
 pub(crate) use follow::MakeDurable;
 pub(crate) use notary::{Cadence, signing_key};
@@ -34,7 +35,7 @@ pub use verify::{Progress, Report, verify_log};
 
 use bytes::Bytes;
 use chronolith_ledger::{Checkpoint, SigningKey, leaf_index};
-use chronolith_mvcc::{Applied, KeyVersion, Reader};
+use chronolith_mvcc::{Applied, Reader};
 use follow::Following;
 use notary::Notary;
 use std::{
