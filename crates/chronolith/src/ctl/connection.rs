@@ -140,6 +140,12 @@ impl Client {
             Code::Unavailable | Code::Unknown if text.contains("transport") => {
                 format!("{endpoint}: the connection broke: {text}\nIs the server still up?")
             }
+            Code::OutOfRange if text.contains("future revision") => {
+                format!("{text}\n`chronolith ctl checkpoint` tells the newest revision.")
+            }
+            Code::OutOfRange if text.contains("compacted") => {
+                format!("{text}\nIt is older than what compaction left: choose a later moment.")
+            }
             _ => text.to_owned(),
         }
     }

@@ -1,6 +1,10 @@
 //! `ctl erase`: remove values for good; their hashes stay in the log. Only says what, unless told `--yes`.
 
-use super::{connection::Client, failure::Failure, output::Output};
+use super::{
+    connection::Client,
+    failure::Failure,
+    output::{Output, count},
+};
 use chronolith_proto::history::{EraseRequest, RevisionRange, key_version::State};
 use clap::Args;
 use serde_json::json;
@@ -58,9 +62,9 @@ pub(crate) async fn run(args: &EraseArgs, client: &Client, output: &Output) -> R
     }
     answer.revisions.iter().try_for_each(|revision| output.line(&revision.to_string()))?;
     output.note(&format!(
-        "erased: {} values of {} are gone; their hashes stay provable. Older snapshots and backups may \
-         hold them still.",
-        answer.revisions.len(),
+        "erased: {} of {}, for good; the hashes stay provable. Older snapshots and backups may still \
+         hold what was erased.",
+        count(answer.revisions.len(), "value"),
         output.bytes(args.key.as_bytes())
     ));
     Ok(())
@@ -83,8 +87,8 @@ async fn only_say(args: &EraseArgs, client: &Client, output: &Output) -> Result<
     }
     found.iter().try_for_each(|revision| output.line(&revision.to_string()))?;
     output.note(&format!(
-        "nothing erased yet: {} values of {} would go for good. Do it with --yes.",
-        found.len(),
+        "nothing erased yet: {} of {} would go for good. Do it with --yes.",
+        count(found.len(), "value"),
         output.bytes(args.key.as_bytes())
     ));
     Ok(())

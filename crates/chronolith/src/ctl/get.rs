@@ -34,7 +34,7 @@ pub(crate) struct GetArgs {
 
 pub(crate) async fn run(args: &GetArgs, client: &Client, output: &Output) -> Result<(), Failure> {
     let (revision, kv, proven) = match (args.prove, args.at) {
-        (true, _) => verified(args, client).await?,
+        (true, _) => verified(args, client, output).await?,
         (false, Some(Moment::TimeMs(_))) => {
             let answer = at_time(args, client, 0, false).await?;
             (answer.revision, answer.kv, None)
@@ -108,7 +108,7 @@ async fn at_time(
     }
 }
 
-async fn verified(args: &GetArgs, client: &Client) -> Result<Got, Failure> {
+async fn verified(args: &GetArgs, client: &Client, output: &Output) -> Result<Got, Failure> {
     args.trust.must_be_given()?;
     let trusted = args.trust.read(client).await?;
     let answer = at_time(args, client, trusted.pinned_size(), true).await?;
@@ -119,7 +119,7 @@ async fn verified(args: &GetArgs, client: &Client) -> Result<Got, Failure> {
     }
     let bundle = trusted.verify(&answer.bundle, &checkpoint)?;
     let entry = shows(&bundle, &kv)?;
-    trusted.keep(&answer.note, &checkpoint)?;
+    trusted.keep_and_tell(&answer.note, &checkpoint, output)?;
     Ok((answer.revision, Some(kv), Some(Proven { entry, checkpoint })))
 }
 

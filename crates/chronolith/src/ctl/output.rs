@@ -122,6 +122,11 @@ pub(crate) fn base64(bytes: &[u8]) -> Value {
     Value::from(BASE64_STANDARD.encode(bytes))
 }
 
+/// A number and what it counts.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

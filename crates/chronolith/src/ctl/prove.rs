@@ -3,11 +3,11 @@
 use super::{
     connection::Client,
     failure::Failure,
-    output::Output,
+    output::{Output, count},
     trust::{Trust, Trusted},
 };
 use bytes::Bytes;
-use chronolith_ledger::{Bundle, Checkpoint, ProofFile};
+use chronolith_ledger::{Bundle, Checkpoint, OpRecord, ProofFile, ProvenRevision};
 use chronolith_proto::history::{
     ConsistencyRequest, ProveRequest, ProveResponse, RevisionRange, prove_request::What,
 };
@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &ProveArgs, client: &Client, output: &Output) -> R
     };
     let consistency = since_the_pin(&trusted, &checkpoint, client).await?;
     trusted.accept(&note, &consistency)?;
-    trusted.keep(&note, &checkpoint)?;
+    trusted.keep_and_tell(&note, &checkpoint, output)?;
     std::fs::write(&args.output, bytes).map_err(Failure::file(&args.output))?;
     let (file, as_of) = (args.output.display(), checkpoint.revision());
     match output.is_json() {
@@ -52,9 +52,10 @@ pub(crate) async fn run(args: &ProveArgs, client: &Client, output: &Output) -> R
             "file": args.output, "revisions": shown, "as_of_revision": as_of,
             "verifier_key": trusted.key.to_string(),
         }))?,
-        false => {
-            output.line(&format!("{file}: {shown} revisions, in the log as of revision {as_of}"))?
-        }
+        false => output.line(&format!(
+            "{file}: {}, in the log as of revision {as_of}",
+            count(shown, "revision")
+        ))?,
     }
     if !trusted.is_known {
         output.note("note: checked against the key that the server itself names; --trust names one you know");
@@ -107,8 +108,32 @@ fn bundle(args: &ProveArgs, answer: ProveResponse, trusted: &Trusted) -> Result<
             "there is nothing to prove: no such key or revision is left",
         ));
     }
+    if !shows_what_was_asked(args, &bundle)? {
+        return Err(Failure::Tampered("the proof leaves out a part of what was asked".to_owned()));
+    }
     let (bytes, note) = (answer.bundle.to_vec(), bundle.checkpoint.to_string());
     Ok(Proof { bytes, revisions: bundle.revisions.len(), note, checkpoint })
+}
+
+/// Whether each revision says something about the key, or the range is there without a gap and each
+/// revision with all that it did.
+fn shows_what_was_asked(args: &ProveArgs, bundle: &Bundle) -> Result<bool, Failure> {
+    let (Some(range), revisions) = (&args.range, &bundle.revisions) else {
+        let key = args.key.as_deref().unwrap_or_default().as_bytes();
+        for revision in &bundle.revisions {
+            let of_key = |record: Option<OpRecord<'_>>| record.is_none_or(|it| it.key == key);
+            let ops = revision.ops.iter().map(|op| op.record().map(of_key));
+            let ops: Vec<_> = ops.collect::<Result<_, _>>()?;
+            if ops.is_empty() || ops.contains(&false) {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    };
+    let is_whole =
+        |revision: &ProvenRevision| revision.ops.len() as u64 == u64::from(revision.entry.ops);
+    let numbers = revisions.iter().map(|revision| revision.entry.revision.cast_signed());
+    Ok(numbers.eq(range.clone()) && revisions.iter().all(is_whole))
 }
 
 /// That the log of the proof continues the pinned one; empty where there is nothing to ask for.

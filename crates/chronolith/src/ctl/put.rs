@@ -83,7 +83,7 @@ async fn verified(
     if header.revision != kv.mod_revision {
         return Err(missing());
     }
-    trusted.keep(&answer.note, &checkpoint)?;
+    trusted.keep_and_tell(&answer.note, &checkpoint, output)?;
     output.note(&format!(
         "proven: set at revision {} ({}), in the log as of revision {}",
         entry.revision,

@@ -37,7 +37,7 @@ pub(crate) async fn run(
     if output.is_json() {
         return output.json(&json!({
             "to_revision": answer.to_revision,
-            "new_revision": answer.new_revision,
+            "new_revisions": answer.new_revisions,
             "dry_run": !args.yes,
             "puts": answer.puts,
             "deletes": answer.deletes,
@@ -50,13 +50,15 @@ pub(crate) async fn run(
 }
 
 fn in_words(args: &RestorePrefixArgs, answer: &RestorePrefixResponse) -> String {
-    let RestorePrefixResponse { to_revision, new_revision, puts, deletes, .. } = answer;
+    let RestorePrefixResponse { to_revision, puts, deletes, .. } = answer;
+    let new: Vec<_> = answer.new_revisions.iter().map(ToString::to_string).collect();
+    let new = format!("revision{} {}", if new.len() == 1 { "" } else { "s" }, new.join(", "));
     let more = (puts + deletes) - answer.keys.len() as i64;
     let more = if more > 0 { format!(" ({more} more keys are not shown)") } else { String::new() };
     match (puts + deletes, args.yes) {
         (0, _) => format!("nothing to do: the keys are what they were at revision {to_revision}"),
         (_, true) => format!(
-            "restored to revision {to_revision}: {puts} set, {deletes} deleted, as revision {new_revision}{more}"
+            "restored to revision {to_revision}: {puts} set, {deletes} deleted, as {new}{more}"
         ),
         (_, false) => format!(
             "dry run, nothing written: going back to revision {to_revision} sets {puts} and deletes \

@@ -8,7 +8,7 @@
 //! Invariants: the file moves forward only, and only after everything that the verb verifies has held;
 //! a key that the server names is believed only where a pin binds it, or where the verb says so aloud.
 
-use super::{connection::Client, failure::Failure};
+use super::{connection::Client, failure::Failure, output::Output};
 use bytes::Bytes;
 use chronolith_ledger::{
     Bundle, Checkpoint, Hash, Policy, SignedNote, VerifierKey, verify_consistency,
@@ -133,6 +133,22 @@ impl Trusted {
             replace(&pin.path, note).map_err(Failure::file(&pin.path))?;
         }
         Ok(old.map_or(Pinned::First, |kept| Pinned::Continues(kept.revision())))
+    }
+
+    /// The same, and says so where the pin is new.
+    pub(crate) fn keep_and_tell(
+        &self,
+        note: &str,
+        checkpoint: &Checkpoint,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        if self.keep(note, checkpoint)? == Pinned::First {
+            output.note(&format!(
+                "pinned: the log as of revision {}; from now on it must continue this",
+                checkpoint.revision()
+            ));
+        }
+        Ok(())
     }
 }
 
