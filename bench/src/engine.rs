@@ -69,7 +69,7 @@ pub struct Args {
     /// Bytes of a value.
     #[arg(long, default_value_t = 100)]
     value_bytes: usize,
-    /// Rounds where ways are compared with each other (at least five); the median counts.
+    /// Rounds where ways are compared with each other (at least nine); the median counts.
     #[arg(long, default_value_t = 3)]
     repeats: u32,
     /// RocksDB's profile: dev, default, `write_heavy`, `read_heavy` or production.

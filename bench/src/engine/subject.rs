@@ -88,10 +88,14 @@ fn rocksdb(_dir: &Path, _profile: &Profile) -> Result<Arc<dyn Engine>> {
     anyhow::bail!("this build has no RocksDB: build with --features rocksdb")
 }
 
-pub(super) const COMPRESSIONS: [(&str, Compression); 5] = [
-    ("none", Compression::None),
-    ("snappy", Compression::Snappy),
-    ("lz4", Compression::Lz4),
-    ("zstd", Compression::Zstd),
-    ("tiered", Compression::Tiered),
+/// Codecs, Zstd at some of its levels.
+pub(super) const COMPRESSIONS: [(&str, Compression, i32); 8] = [
+    ("none", Compression::None, 3),
+    ("snappy", Compression::Snappy, 3),
+    ("lz4", Compression::Lz4, 3),
+    ("zstd 1", Compression::Zstd, 1),
+    ("zstd 3", Compression::Zstd, 3),
+    ("zstd 6", Compression::Zstd, 6),
+    ("zstd 12", Compression::Zstd, 12),
+    ("tiered", Compression::Tiered, 3),
 ];

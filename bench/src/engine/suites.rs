@@ -282,8 +282,8 @@ impl Bench<'_> {
     /// Codec × kind of data: ratio, load and read rates. Only where there are files.
     pub(super) fn compression(&mut self) -> Result<()> {
         for (data, records) in self.data_sets()? {
-            for (name, compression) in COMPRESSIONS {
-                let profile = Profile { compression, ..self.profile.clone() };
+            for (name, compression, zstd_level) in COMPRESSIONS {
+                let profile = Profile { compression, zstd_level, ..self.profile.clone() };
                 let (subject, column) = self.subject_with(&profile)?;
                 let engine = &*subject.engine;
                 let begun = Instant::now();
@@ -339,7 +339,11 @@ impl Bench<'_> {
         const BATCH_SECONDS: f64 = 0.2;
         const GETS_PER_S: f64 = 300_000.0;
         const P99_US: f64 = 1_000.0;
-        let row = self.batch_case(BATCH, BATCH, Durability::Sync)?;
+        // The median of three: a single sync says what else the disk was doing.
+        let rounds = (0..3).map(|_| self.batch_case(BATCH, BATCH, Durability::Sync));
+        let mut rounds = rounds.collect::<Result<Vec<_>>>()?;
+        rounds.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let row = rounds.swap_remove(1);
         let note = format!("under {BATCH_SECONDS} s");
         let passed = Some(row.seconds < BATCH_SECONDS);
         self.done(Row {

@@ -17,6 +17,8 @@ const MIN_CHUNK: usize = 1_000;
 const MAX_CHUNK: usize = 100_000;
 /// A chunk is written at this size whatever its count, so that large values do not fill the memory.
 const MAX_CHUNK_BYTES: usize = 32 << 20;
+/// Room made before it is known how many records will come.
+const FIRST_CAPACITY: usize = 16_384;
 /// Chunks of one size before it is judged: one alone says little.
 const WINDOW: usize = 3;
 /// Another size must be better by this to be kept; less is noise.
@@ -112,9 +114,16 @@ impl<'a> BulkLoader<'a> {
     }
 
     fn with_size(engine: &'a dyn Engine, durability: Durability, size: ChunkSize) -> Self {
-        let chunk = WriteBatch::with_capacity(size.now);
+        let chunk = WriteBatch::with_capacity(size.now.min(FIRST_CAPACITY));
         let (progress, begun) = (Progress::default(), Instant::now());
         Self { engine, durability, chunk, size, progress, begun, listener: None }
+    }
+
+    /// Makes room for so many records at once, where the caller knows how many will come.
+    #[must_use]
+    pub fn expecting(mut self, records: usize) -> Self {
+        self.chunk = WriteBatch::with_capacity(records.min(self.size.now));
+        self
     }
 
     /// Calls `listener` after each chunk.

@@ -97,6 +97,19 @@ fn numbered(dir: PathBuf) -> Option<(u64, PathBuf)> {
     Some((digits.parse().ok()?, dir))
 }
 
+/// Makes a database of a checkpoint:
+///
+/// ```
+/// use chronolith_engine::{Engine, MemoryEngine, copy_checkpoint};
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (checkpoint, copy) = (dir.path().join("checkpoint"), dir.path().join("copy"));
+/// let engine = MemoryEngine::new();
+/// engine.checkpoint(&checkpoint)?;
+/// copy_checkpoint(&checkpoint, &copy)?;
+/// let restored = MemoryEngine::restore(&copy)?;
+/// # Ok::<(), chronolith_engine::Error>(())
+/// ```
+///
 /// Copies a checkpoint into the new directory `to`, synced, and leaves the checkpoint as it was.
 /// Files that never change (RocksDB's tables) are linked where the file system can.
 pub fn copy_checkpoint(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {

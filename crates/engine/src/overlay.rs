@@ -73,6 +73,17 @@ impl Layer {
     }
 }
 
+impl dyn Engine {
+    /// Begins a batch that reads its own writes; ends with [`Overlay::commit`] or
+    /// [`Overlay::rollback`]. A batch that need not be read is a [`WriteBatch`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Closed`].
+    pub fn begin_batch(self: &Arc<Self>) -> Result<Overlay> {
+        Overlay::new(Arc::clone(self))
+    }
+}
+
 impl Overlay {
     /// Begins on the engine's current state.
     pub fn new(engine: Arc<dyn Engine>) -> Result<Self> {

@@ -40,6 +40,8 @@ pub enum StatisticsLevel {
 pub struct Profile {
     /// How files are compressed.
     pub compression: Compression,
+    /// Zstd's own level, 1 to 22: higher ones compress a little more, and take far longer.
+    pub zstd_level: i32,
     /// Memory for uncompressed blocks, indexes and filters, shared by all columns.
     pub block_cache_bytes: usize,
     /// Unit of reading, caching and compression.
@@ -81,6 +83,7 @@ impl Default for Profile {
     fn default() -> Self {
         Self {
             compression: Compression::Tiered,
+            zstd_level: 3,
             block_cache_bytes: 256 * MIB,
             block_size_bytes: 8 << 10,
             pin_index_and_filters: true,

@@ -87,6 +87,57 @@ fn tables_are_compressed_with_the_codec_that_was_chosen() {
     }
 }
 
+/// An object as Kubernetes stores it: much of it is alike, names and identifiers are not.
+fn pod(number: u32) -> String {
+    let id = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"web-{number}\",\"namespace\":\"ns-{}\",\
+         \"uid\":\"{id:016x}\",\"labels\":{{\"app\":\"web-{}\"}}}},\"spec\":{{\"containers\":[{{\"name\":\"web\",\
+         \"image\":\"registry.example.com/web:1.{}\"}}],\"nodeName\":\"node-{}\"}},\"status\":{{\"phase\":\"Running\",\
+         \"podIP\":\"10.0.{}.{}\"}}}}",
+        id % 40,
+        id % 13,
+        id % 31,
+        id % 211,
+        id % 250,
+        number % 250
+    )
+}
+
+/// The stanzas of the packages that this machine has; none where it is no Debian.
+fn packages() -> Vec<String> {
+    let text = fs::read("/var/lib/dpkg/status").unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn realistic_records_take_half_their_size_or_less() {
+    let kinds = [
+        ("JSON configuration", (0..RECORDS).map(record).collect()),
+        ("Kubernetes objects", (0..RECORDS).map(pod).collect()),
+        ("Debian packages", packages()),
+    ];
+    for (kind, records) in kinds.into_iter().filter(|(_, records)| !records.is_empty()) {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = RocksEngine::open(dir.path(), &Profile::default()).unwrap();
+        let column = engine.column("c").unwrap();
+        let mut batch = WriteBatch::with_capacity(records.len());
+        let mut raw = 0;
+        for (number, record) in (0u32..).zip(records) {
+            raw += 4 + record.len() as u64;
+            batch.put(column, number.to_be_bytes().to_vec(), record);
+        }
+        engine.write(batch, Durability::NoWal).unwrap();
+        engine.compact_range(column, KeyRange::all()).unwrap();
+        let ratio = engine.stats().unwrap().compression_ratio.unwrap();
+        assert!(ratio >= 2.0, "{kind}: {ratio}");
+        let stored: u64 =
+            tables(dir.path()).iter().map(|file| file.metadata().unwrap().len()).sum();
+        assert!(raw as f64 / stored as f64 >= 2.0, "{kind}: {raw} bytes in files of {stored}");
+    }
+}
+
 #[test]
 fn a_damaged_table_is_named_and_the_rest_is_readable() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,9 +8,7 @@ use rocksdb::{
 
 /// Levels of the tree (RocksDB's default).
 const LEVELS: usize = 7;
-/// Zstd's own default; higher ones cost compaction time for a few per cent.
-const ZSTD_LEVEL: i32 = 3;
-/// "The window is what the codec thinks best" and "its default level", in RocksDB's words.
+/// "The window is what the codec thinks best", in RocksDB's words.
 const WINDOW_BITS: i32 = -14;
 /// Keys for each slot of a block's hash index (RocksDB's default): about one byte a restart point.
 const HASH_RATIO: f64 = 0.75;
@@ -68,7 +66,7 @@ fn column(options: &mut Options, profile: &Profile, cache: &Cache) {
     options.set_max_bytes_for_level_base(profile.level_base_bytes);
     options.set_target_file_size_base(profile.file_bytes);
     options.set_block_based_table_factory(&table(profile, cache));
-    compression(options, profile.compression);
+    compression(options, profile);
 }
 
 fn table(profile: &Profile, cache: &Cache) -> BlockBasedOptions {
@@ -91,15 +89,15 @@ fn table(profile: &Profile, cache: &Cache) -> BlockBasedOptions {
     table
 }
 
-fn compression(options: &mut Options, compression: Compression) {
+fn compression(options: &mut Options, profile: &Profile) {
     use DBCompressionType as Codec;
-    match compression {
+    match profile.compression {
         Compression::None => options.set_compression_type(Codec::None),
         Compression::Snappy => options.set_compression_type(Codec::Snappy),
         Compression::Lz4 => options.set_compression_type(Codec::Lz4),
         Compression::Zstd => {
             options.set_compression_type(Codec::Zstd);
-            options.set_compression_options(WINDOW_BITS, ZSTD_LEVEL, 0, 0);
+            options.set_compression_options(WINDOW_BITS, profile.zstd_level, 0, 0);
         }
         Compression::Tiered => {
             let mut levels = [Codec::Lz4; LEVELS];
@@ -107,7 +105,7 @@ fn compression(options: &mut Options, compression: Compression) {
             levels[LEVELS - 1] = Codec::Zstd;
             options.set_compression_per_level(&levels);
             options.set_bottommost_compression_type(Codec::Zstd);
-            options.set_bottommost_compression_options(WINDOW_BITS, ZSTD_LEVEL, 0, 0, true);
+            options.set_bottommost_compression_options(WINDOW_BITS, profile.zstd_level, 0, 0, true);
         }
     }
 }
