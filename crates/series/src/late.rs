@@ -454,6 +454,11 @@ mod tests {
         let blocks: Vec<&[i64]> = blocks.iter().map(Vec::as_slice).collect();
         let (mut list, ..) = list_of(&blocks);
         let before = all(&list);
+        let raw = |list: &BlockList, at: usize| match list.block(at) {
+            BlockRef::Raw(block) => Arc::clone(block),
+            _ => panic!("blocks are built raw"),
+        };
+        let others: Vec<Arc<RawBlock>> = (0..70).chain(100..150).map(|at| raw(&list, at)).collect();
         // One late point in each of the blocks 70 to 99, and one in the last, which is open.
         let block_time = BLOCK_POINTS as i64 * 4;
         let times: Vec<i64> = (70..100).chain([149]).map(|n| n * block_time + 5).collect();
@@ -462,6 +467,9 @@ mod tests {
         assert_eq!(rest, points(&times[30..], 1.0));
         assert_eq!(all(&list), overlay(&before, &late[..30]));
         assert_eq!(list.len(), 151, "30 blocks and 30 points are 31 blocks, not 60");
+        let kept: Vec<Arc<RawBlock>> = (0..70).chain(101..151).map(|at| raw(&list, at)).collect();
+        let same = kept.iter().zip(&others).all(|(kept, old)| Arc::ptr_eq(kept, old));
+        assert!(same, "a block that no late point falls into is not touched");
         for (first, block) in list.iter() {
             assert_eq!(block.first_time(), first);
             assert_eq!(list.get(first, usize::MAX), Some(0.0));

@@ -271,6 +271,40 @@ fn a_failed_sync_stops_appends_for_good_while_readers_go_on_and_a_reopening_has_
 }
 
 #[test]
+fn syncs_that_meet_share_one() {
+    const THREADS: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let (appended, synced) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let hook = (Arc::clone(&appended), Arc::clone(&synced));
+    let index = open_failing(dir.path(), move |step, path| {
+        if step == FileStep::Sync && path.to_string_lossy().contains("log-") {
+            // The disk is slow: meanwhile all others append and ask for a sync, too.
+            while hook.1.load(Ordering::Relaxed) > 0 && hook.0.load(Ordering::Acquire) < THREADS {
+                std::thread::yield_now();
+            }
+            hook.1.fetch_add(1, Ordering::Relaxed);
+        }
+        false
+    });
+    assert_eq!(synced.load(Ordering::Relaxed), 1, "the empty log");
+    std::thread::scope(|scope| {
+        for id in 0..THREADS as u32 {
+            let (index, appended) = (&index, &appended);
+            scope.spawn(move || {
+                index.register_id(SeriesId(id)).unwrap();
+                index.append(SeriesId(id), 1, 1.0).unwrap();
+                appended.fetch_add(1, Ordering::Release);
+                index.sync().unwrap();
+            });
+        }
+    });
+    let more = synced.load(Ordering::Relaxed) - 1;
+    assert!(more <= 2, "{THREADS} threads waited for the disk {more} times");
+    drop(index);
+    assert_eq!(open(dir.path()).stats().points, THREADS as u64);
+}
+
+#[test]
 fn whichever_file_operation_fails_what_was_acknowledged_comes_back() {
     // The same work again and again; each time one later operation fails.
     for failing in 0.. {
