@@ -36,7 +36,7 @@ pub use event::{
 };
 pub use log::{
     AuditLog, Counts, FailMode, KEEP_BYTES, QUEUE_BYTES, QUEUE_EVENTS, ROTATE_AGE, ROTATE_BYTES,
-    Recovered, Reservation, SYNC_INTERVAL, Settings, Stats,
+    Recovered, Reservation, SYNC_INTERVAL, Settings,
 };
 pub use policy::{Level, Policy, Rule, Subject};
 pub use query::{

@@ -118,7 +118,7 @@ impl Settings {
 
 /// What the log counts.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub(crate) struct Stats {
     pub(crate) events: AtomicU64,
     pub(crate) dropped: AtomicU64,
     pub(crate) failures: AtomicU64,
@@ -172,6 +172,40 @@ impl Shared {
         if self.unwell.swap(false, Relaxed) {
             *self.health.lock() = Health::Well;
             tracing::info!("the audit log is being written again");
+        }
+    }
+
+    /// Runs the writer to its end. A panic in it ends the log as a failed sync does: nobody waits in vain.
+    fn run(&self, writer: Writer) {
+        // The writer is gone with the panic; what is shared has locks that hold whole states.
+        let run = std::panic::AssertUnwindSafe(|| writer.run());
+        let ended = std::panic::catch_unwind(run);
+        if let Some(cause) = ended.unwrap_or_else(|_| Some("its writer panicked".to_owned())) {
+            self.is_unwell(Health::Ended(cause.clone()));
+            self.refuse_all(&cause);
+        }
+    }
+
+    /// Counts what comes as dropped and tells whoever waits, until the log is closed.
+    fn refuse_all(&self, cause: &str) {
+        loop {
+            let batch = self.queue.take();
+            for item in batch.items {
+                match item {
+                    Item::Event(_, waiter) => {
+                        self.stats.dropped.fetch_add(1, Relaxed);
+                        let refused = Err(NotDurable { cause: cause.to_owned() });
+                        waiter.map(|waiter| waiter.send(refused));
+                    }
+                    Item::Gap(_) => {}
+                    Item::Sync(tell) => drop(tell.send(Err(cause.to_owned()))),
+                    Item::Flush(tell) => drop(tell.send(())),
+                }
+            }
+            if batch.closed {
+                return;
+            }
+            self.queue.wait(None);
         }
     }
 
@@ -273,7 +307,8 @@ impl AuditLog {
             writer.begin()?;
         }
         let thread = std::thread::Builder::new().name("audit".to_owned());
-        let thread = thread.spawn(move || writer.run());
+        let watched = Arc::clone(&shared);
+        let thread = thread.spawn(move || watched.run(writer));
         let thread = thread.map_err(|error| Error::Stopped(error.to_string()))?;
         let log = Self(Arc::new(Inner {
             shared,
@@ -381,7 +416,9 @@ impl AuditLog {
     ) -> impl Future<Output = Result<(), NotDurable>> + use<> {
         let (tell, told) = oneshot::channel();
         reservation.used = true;
-        self.0.shared.queue.push_reserved(stamped(event), tell);
+        if self.0.shared.queue.push_reserved(stamped(event), tell).is_err() {
+            self.0.shared.stats.dropped.fetch_add(1, Relaxed);
+        }
         async move {
             let gone = |_| NotDurable { cause: "the log was closed".to_owned() };
             told.await.map_err(gone)?

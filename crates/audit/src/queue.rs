@@ -101,18 +101,25 @@ impl Queue {
         self.state.lock().reserved -= 1;
     }
 
-    /// Takes in an event that room was reserved for.
-    pub(crate) fn push_reserved(&self, event: Event, waiter: Waiter) {
+    /// Takes in an event that room was reserved for. Only a closed queue has none.
+    pub(crate) fn push_reserved(&self, event: Event, waiter: Waiter) -> Result<(), NoRoom> {
         let mut state = self.state.lock();
         state.reserved -= 1;
+        if state.closed {
+            return Err(NoRoom);
+        }
         let bytes = weight(&event);
         self.add(state, Item::Event(Box::new(event), Some(waiter)), bytes);
+        Ok(())
     }
 
-    /// Takes in what has no limit because there is only a handful of it.
+    /// Takes in what has no limit because there is only a handful of it. Whoever waits for something of a
+    /// closed queue hears at once that nobody will answer.
     pub(crate) fn push_always(&self, item: Item) {
         let state = self.state.lock();
-        self.add(state, item, 0);
+        if !state.closed {
+            self.add(state, item, 0);
+        }
     }
 
     fn add(&self, mut state: parking_lot::MutexGuard<'_, State>, item: Item, bytes: usize) {
@@ -270,7 +277,7 @@ mod tests {
         assert_eq!(queue.push(event()), Err(NoRoom));
         queue.release();
         queue.reserve().unwrap();
-        queue.push_reserved(event(), oneshot::channel().0);
+        queue.push_reserved(event(), oneshot::channel().0).unwrap();
         assert_eq!(queue.depth(), 2, "the dropped one's gap and the event");
     }
 }

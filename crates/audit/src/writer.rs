@@ -117,8 +117,8 @@ impl Writer {
         })
     }
 
-    /// Writes until the queue is closed and empty.
-    pub(crate) fn run(mut self) {
+    /// Writes until the queue is closed and empty, or until nothing can be claimed any more: then says why.
+    pub(crate) fn run(mut self) -> Option<String> {
         let shared = Arc::clone(&self.shared);
         loop {
             shared.queue.wait(self.wakes_at());
@@ -128,15 +128,12 @@ impl Writer {
             if let Err(trouble) = self.work(batch) {
                 match trouble {
                     Trouble::Passing(error) => self.pass(&error),
-                    Trouble::Final(error) => return self.give_up(&error),
+                    Trouble::Final(error) => return Some(self.give_up(&error)),
                 }
             }
             if closed {
                 let ended = self.sign().and_then(|()| self.sync_tiles());
-                if let Err(Trouble::Final(error) | Trouble::Passing(error)) = ended {
-                    self.give_up(&error);
-                }
-                return;
+                return ended.err().map(|trouble| self.give_up(&trouble.into_error()));
             }
         }
     }
@@ -384,38 +381,21 @@ impl Writer {
     /// Something failed that may succeed later: those who wait are told, nothing is dropped.
     fn pass(&mut self, error: &Error) {
         self.shared.is_unwell(Health::Trying(error.to_string()));
-        let cause = error.to_string();
-        for waiter in self.waiters.drain(..) {
-            let _ = waiter.send(Err(NotDurable { cause: cause.clone() }));
-        }
+        self.tell_waiters(&error.to_string());
         std::thread::sleep(AGAIN.min(self.settings.sync_interval));
     }
 
-    /// Nothing can be claimed any more: tells everybody, and counts what still comes as dropped.
-    fn give_up(mut self, error: &Error) {
-        self.shared.is_unwell(Health::Ended(error.to_string()));
+    /// Those who wait are told; the cause.
+    fn give_up(&mut self, error: &Error) -> String {
         let cause = error.to_string();
+        self.tell_waiters(&cause);
+        cause
+    }
+
+    fn tell_waiters(&mut self, cause: &str) {
         for waiter in self.waiters.drain(..) {
-            let _ = waiter.send(Err(NotDurable { cause: cause.clone() }));
-        }
-        loop {
-            let batch = self.shared.queue.take();
-            for item in batch.items {
-                match item {
-                    Item::Event(_, waiter) => {
-                        self.shared.stats.dropped.fetch_add(1, Relaxed);
-                        let refused = Err(NotDurable { cause: cause.clone() });
-                        waiter.map(|waiter| waiter.send(refused));
-                    }
-                    Item::Gap(_) => {}
-                    Item::Sync(tell) => drop(tell.send(Err(cause.clone()))),
-                    Item::Flush(tell) => drop(tell.send(())),
-                }
-            }
-            if batch.closed {
-                return;
-            }
-            self.shared.queue.wait(None);
+            // Who has gone away needs no answer.
+            let _ = waiter.send(Err(NotDurable { cause: cause.to_owned() }));
         }
     }
 }

@@ -136,3 +136,19 @@ fn a_disk_that_takes_nothing_refuses_while_it_lasts_and_loses_nothing() {
         .collect();
     assert_eq!(keys, expected);
 }
+
+#[test]
+fn a_log_that_was_closed_keeps_nobody_waiting() {
+    let home = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(closed(home.path())).unwrap();
+    let reservation = log.reserve().unwrap();
+    log.close();
+    log.flush();
+    log.checkpoint().unwrap_err();
+    log.reserve().unwrap_err();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let late = runtime.block_on(log.record_reserved(put("ann", "k"), reservation));
+    assert!(late.unwrap_err().to_string().contains("the log was closed"));
+    log.record(put("ann", "k"));
+    assert_eq!(log.counts().dropped, 2);
+}

@@ -68,7 +68,7 @@ fn a_log_that_nobody_touched_is_proven_to_the_last_event() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn a_change_of_any_byte_of_any_file_is_found(

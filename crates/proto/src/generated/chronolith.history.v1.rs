@@ -354,7 +354,7 @@ pub struct AuditQueryRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuditQueryResponse {
-    /// One JSON object each, as in the files; fields in docs/verification.md.
+    /// One JSON object each, as in the files; fields in docs/audit.md.
     #[prost(string, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Sequence number of the last event looked at.

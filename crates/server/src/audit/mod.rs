@@ -135,11 +135,7 @@ fn call_name(method: Method) -> &'static str {
 /// What kind of call a method is, unless its request says more.
 fn class_of(method: Method) -> Class {
     match method {
-        Method::Put
-        | Method::DeleteRange
-        | Method::Txn
-        | Method::VerifiedPut
-        | Method::RestorePrefix => Class::Write,
+        Method::Put | Method::DeleteRange | Method::Txn | Method::VerifiedPut => Class::Write,
         Method::Watch => Class::Watch,
         Method::LeaseGrant | Method::LeaseRevoke | Method::LeaseKeepAlive => Class::Lease,
         Method::Compact
@@ -152,6 +148,7 @@ fn class_of(method: Method) -> Class {
         | Method::Snapshot
         | Method::MoveLeader
         | Method::Downgrade
+        | Method::RestorePrefix
         | Method::Erase => Class::Admin,
         Method::Range
         | Method::LeaseTimeToLive
