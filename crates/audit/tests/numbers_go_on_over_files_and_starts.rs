@@ -84,10 +84,12 @@ fn an_unfinished_line_is_removed_and_the_log_says_so() {
     copy(&dir, &torn);
     let last = segments(&torn).pop().unwrap();
     let mut file = fs::OpenOptions::new().append(true).open(last).unwrap();
-    file.write_all(b"{\"seq\":5,\"time_ms\":1,\"call\":\"P").unwrap();
+    // Longer than all that is written over it.
+    let unfinished = format!("{{\"seq\":5,\"time_ms\":1,\"call\":\"{}", "P".repeat(9_000));
+    file.write_all(unfinished.as_bytes()).unwrap();
     let again = AuditLog::open(settings(&torn)).unwrap();
     assert!(again.recovered().after_crash);
-    assert_eq!(again.recovered().repaired_bytes, 30);
+    assert_eq!(again.recovered().repaired_bytes, unfinished.len() as u64);
     again.close();
     let events = all(&torn);
     assert_eq!(
@@ -143,6 +145,24 @@ fn a_log_that_was_changed_is_not_continued() {
         fs::write(&last, format!("{text}{forged}\n")).unwrap();
     });
     assert!(forged.contains("behind the end of its process"), "{forged}");
+}
+
+#[test]
+fn a_line_that_a_checkpoint_speaks_of_is_missed_before_the_tiles_have_it() {
+    let home = tempfile::tempdir().unwrap();
+    let (dir, cut) = (home.path().join("audit"), home.path().join("cut"));
+    let log = AuditLog::open(settings(&dir)).unwrap();
+    log.record(put("ann", "signed"));
+    log.checkpoint().unwrap();
+    copy(&dir, &cut);
+    let last = segments(&cut).pop().unwrap();
+    let text = fs::read_to_string(&last).unwrap();
+    let end = text.trim_end().rfind('\n').unwrap() + 1;
+    fs::write(&last, &text[..end]).unwrap();
+    match AuditLog::open(settings(&cut)) {
+        Err(Error::Changed { why, .. }) => assert!(why.contains("event 3 is gone"), "{why}"),
+        other => panic!("it was opened: {other:?}"),
+    }
 }
 
 #[test]

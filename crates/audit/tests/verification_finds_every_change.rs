@@ -183,6 +183,22 @@ fn lines_and_tiles_that_were_changed_together_are_found_between_two_signatures()
 }
 
 #[test]
+fn a_tile_file_above_the_leaves_is_checked_too() {
+    let home = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(settings(home.path())).unwrap();
+    (0..600).for_each(|number| log.record(put("ann", &format!("k{number}"))));
+    log.close();
+    let path = home.path().join("tlog/L1");
+    let mut bytes = fs::read(&path).unwrap();
+    assert_eq!(bytes.len(), 2 * 32);
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let found = verify_directory(home.path(), log.verifier_key(), None).unwrap().finding.unwrap();
+    assert_eq!(found.file, path);
+    assert!(found.to_string().contains("its entry 1 is not the tree's"), "{found}");
+}
+
+#[test]
 fn a_log_rolled_back_or_begun_anew_is_found_by_who_kept_a_checkpoint() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("audit");
