@@ -255,14 +255,14 @@ fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
 }
 
 fn in_words(report: &Report) -> String {
-    let Report { checkpoint, revisions, hashes_only, versions, unsigned } = report;
+    let Report { checkpoint, revisions, hashes_only, reduced, erased, versions, unsigned } = report;
     let signed = match checkpoint {
         Some(checkpoint) => format!("signed up to revision {}", checkpoint.revision()),
         None => "nothing is signed yet".to_owned(),
     };
     format!(
-        "{revisions} revisions hashed again, {hashes_only} compacted to their hashes, \
-         {versions} stored versions; {signed}, {unsigned} revisions after that"
+        "{revisions} revisions hashed again ({reduced} operations in them without their value, {erased} erased), \
+         {hashes_only} compacted to their hashes, {versions} stored versions; {signed}, {unsigned} revisions after that"
     )
 }
 

@@ -54,6 +54,6 @@ pub use proof::{
 pub use proof_file::ProofFile;
 pub use revision::{
     ENTRY_BYTES, Entry, Leaf, Op, OpKind, OpRecord, Revision, SALT_BYTES, actor_reference,
-    leaf_index, operations_root, revision_of_leaf, value_digest,
+    leaf_index, op_salt, operations_root, revision_of_leaf, value_digest,
 };
 pub use tiles::{TILE_WIDTH, TileFiles, TileWriter, tile_path};

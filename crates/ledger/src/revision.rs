@@ -152,11 +152,15 @@ impl Revision<'_> {
     }
 
     fn salt_of(&self, position: usize) -> [u8; SALT_BYTES] {
-        if self.ops.len() == 1 { self.salt } else { nth_salt(&self.salt, position) }
+        op_salt(&self.salt, self.ops.len(), position)
     }
 }
 
-fn nth_salt(salt: &[u8; SALT_BYTES], position: usize) -> [u8; SALT_BYTES] {
+/// The salt of the operation at `position` of `count`, made of its revision's.
+pub fn op_salt(salt: &[u8; SALT_BYTES], count: usize, position: usize) -> [u8; SALT_BYTES] {
+    if count == 1 {
+        return *salt;
+    }
     let digest = Sha256::new().chain_update(salt).chain_update((position as u64).to_be_bytes());
     *digest.finalize().first_chunk().expect("a digest is longer than a salt")
 }
@@ -295,6 +299,11 @@ impl<'a> OpRecord<'a> {
         (self.create, self.version, self.lease) == (0, 0, 0)
             && self.salt == [0; SALT_BYTES]
             && self.value_digest == [0; 32]
+    }
+
+    /// Its hash, a leaf of the operations tree.
+    pub fn hash(&self) -> Hash {
+        Hash::of_leaf(&self.encode())
     }
 
     /// Checks a value against the digest, which is always computed anew.

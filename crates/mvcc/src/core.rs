@@ -28,6 +28,12 @@ pub(crate) const COMPACT_KEY: &[u8] = b"compact";
 /// Meta key of the compact revision up to which superseded records are gone.
 pub(crate) const SCRUBBED_KEY: &[u8] = b"scrubbed";
 
+/// Meta key of the compact revision below which removal left nothing that could be proven.
+pub(crate) const BARE_KEY: &[u8] = b"bare";
+
+/// Meta key of the oldest revision that may keep more than hashes of what is gone.
+pub(crate) const META_FROM_KEY: &[u8] = b"meta from";
+
 /// The columns of the versioned store.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {

@@ -35,6 +35,23 @@ pub enum Error {
     /// The revision lies before the last compaction.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,
+    /// A value that the read needs was erased. The reader asks for a later revision, for fewer keys, or
+    /// for keys without values.
+    #[error(
+        "mvcc: a value of the required revision has been erased: read a later revision, or leave the key out"
+    )]
+    Erased,
+    /// The value that is to be erased is the key's current one.
+    #[error(
+        "mvcc: the current value of a key cannot be erased: put another value or delete the key first, then erase revision {revision}"
+    )]
+    StillCurrent {
+        /// The revision of the current value.
+        revision: i64,
+    },
+    /// Erasure would leave nothing that proves that something was there.
+    #[error("mvcc: nothing can be erased: no log commits to the values")]
+    NoCommitment,
     /// The revision does not exist yet.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,

@@ -5,10 +5,10 @@
 //! [`Error::Compacted`].
 
 use crate::{
-    Error, Kind, Reader, Result, Stamp,
-    core::Core,
+    Error, Kind, PutMeta, Reader, Result, Stamp,
+    core::{BARE_KEY, Core, NEVER_COMPACTED},
     key::{self, Revision},
-    log::{self, LogEntry},
+    log::{self, Left, LogEntry, LoggedChange},
     record::Record,
     span::Span,
 };
@@ -69,24 +69,92 @@ pub struct KeyVersion {
     pub revision: i64,
     /// Its position in the revision.
     pub position: u32,
-    /// What it holds; none for a tombstone.
+    /// What it holds; none for a tombstone, and where it was erased.
     pub put: Option<Put>,
+    /// Whether it held a value that was erased.
+    pub erased: bool,
     /// Who and when; none where the revision's log was compacted.
     pub stamp: Option<Stamp>,
+}
+
+/// What is left of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// Its number.
+    pub revision: i64,
+    /// Who and when; the salt is zero where something was erased.
+    pub stamp: Stamp,
+    /// What is left of its changes, by their position.
+    pub changes: Vec<Remnant>,
+}
+
+/// What is left of one change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remnant {
+    /// All of it.
+    Whole {
+        /// The change.
+        change: Change,
+        /// Its salt, where that is not made of the revision's.
+        salt: Option<[u8; 16]>,
+    },
+    /// A put without its value.
+    Meta {
+        /// The key.
+        key: Bytes,
+        /// As in [`Change::previous`].
+        previous: i64,
+        /// What else it left.
+        put: PutMeta,
+    },
+    /// A put whose value was erased: the key, and the hash of the rest.
+    Erased {
+        /// The key.
+        key: Bytes,
+        /// The hash.
+        hash: [u8; 32],
+    },
+    /// The hash.
+    Hash([u8; 32]),
+    /// A put whose value should be there and is not: compaction took it while nothing committed to
+    /// it, or somebody removed it.
+    Missing {
+        /// The key.
+        key: Bytes,
+    },
+}
+
+impl Remains {
+    /// The key that a change concerned, where that is still known.
+    #[must_use]
+    pub fn key(&self, position: usize) -> Option<&Bytes> {
+        match self.changes.get(position)? {
+            Remnant::Whole { change, .. } => Some(&change.key),
+            Remnant::Meta { key, .. } | Remnant::Erased { key, .. } | Remnant::Missing { key } => {
+                Some(key)
+            }
+            Remnant::Hash(_) => None,
+        }
+    }
 }
 
 impl Reader {
     /// Up to `limit` revisions from `from` on, with everything they did.
     pub fn changes(&self, from: i64, limit: usize) -> Result<Vec<Revised>> {
-        let found = self.changes_left(from, limit)?;
+        let found = self.remains(from, limit)?.into_iter().map(Revised::of).collect();
         // Looked at after the snapshot: what it needs was in the snapshot if this has not moved.
         if from < self.core.compact() { Err(Error::Compacted) } else { Ok(found) }
     }
 
-    /// [`changes`](Self::changes), of compacted revisions too, as far as they are still stored: a
-    /// revision that is gone is left out, and so is the value of a version that is gone. For who keeps
-    /// them from being removed, and for nobody else.
-    pub fn changes_left(&self, from: i64, limit: usize) -> Result<Vec<Revised>> {
+    /// The revision below which a compaction left nothing of the log, since nothing was to be proven; -1 if
+    /// there is none.
+    pub fn bare_below(&self) -> Result<i64> {
+        Ok(self.core.meta(BARE_KEY)?.unwrap_or(NEVER_COMPACTED))
+    }
+
+    /// What is left of up to `limit` revisions from `from` on, compacted ones too. One of which nothing
+    /// is left is left out.
+    pub fn remains(&self, from: i64, limit: usize) -> Result<Vec<Remains>> {
         let core = &self.core;
         let last = core.current();
         let snapshot = core.engine.snapshot()?;
@@ -99,7 +167,7 @@ impl Reader {
                 break;
             }
             let entry = log::decode(revision, &cursor.value_bytes())?;
-            found.push(revised(core, &*snapshot, revision, entry)?);
+            found.push(remains(core, &*snapshot, revision, entry)?);
             cursor.next()?;
         }
         Ok(found)
@@ -182,21 +250,55 @@ fn log_key(cursor: &dyn Cursor) -> Result<i64> {
     key::log_revision(cursor.key()).ok_or(CORRUPT_KEY)
 }
 
-fn revised(
+impl Revised {
+    /// The revision, without the values that are gone.
+    fn of(remains: Remains) -> Self {
+        let Remains { revision, stamp, changes } = remains;
+        let changes = changes.into_iter().map(|remnant| {
+            let (key, previous) = match remnant {
+                Remnant::Whole { change, .. } => return change,
+                Remnant::Meta { key, previous, .. } => (key, previous),
+                Remnant::Erased { key, .. } | Remnant::Missing { key } => (key, 0),
+                Remnant::Hash(_) => (Bytes::new(), 0),
+            };
+            Change { revision, kind: Kind::Put, key, previous, put: None }
+        });
+        Self { revision, stamp, changes: changes.collect() }
+    }
+}
+
+fn remains(
     core: &Core,
     snapshot: &dyn Snapshot,
     revision: i64,
     entry: LogEntry,
-) -> Result<Revised> {
+) -> Result<Remains> {
     let LogEntry { stamp, changes } = entry;
     let changes = (0..).zip(changes).map(|(sub, change)| {
+        let LoggedChange { kind, key, previous, left } = change;
+        let salt = match left {
+            Left::Hash(hash) => return Ok(Remnant::Hash(hash)),
+            Left::Erased(hash) => return Ok(Remnant::Erased { key, hash }),
+            Left::Meta(put) => return Ok(Remnant::Meta { key, previous, put }),
+            Left::Salted(salt) => Some(salt),
+            Left::Whole => None,
+        };
+        if !kind.is_put() {
+            let change = Change { revision, kind, key, previous, put: None };
+            return Ok(Remnant::Whole { change, salt });
+        }
         let place = Revision { main: revision, sub };
-        let stored = snapshot.get(core.columns.versions, &key::version(&change.key, place))?;
+        let stored = snapshot.get(core.columns.versions, &key::version(&key, place))?;
         let record = stored.map(|bytes| Record::decode(&bytes)).transpose()?.flatten();
-        let put = record.map(Put::of);
-        Ok(Change { revision, kind: change.kind, key: change.key, previous: change.previous, put })
+        Ok(match record.map(Put::of) {
+            None => Remnant::Missing { key },
+            put => {
+                let change = Change { revision, kind, key, previous, put };
+                Remnant::Whole { change, salt }
+            }
+        })
     });
-    Ok(Revised { revision, stamp, changes: changes.collect::<Result<_>>()? })
+    Ok(Remains { revision, stamp, changes: changes.collect::<Result<_>>()? })
 }
 
 fn key_version(
@@ -213,8 +315,9 @@ fn key_version(
     };
     let stamp =
         entry.map(|bytes| log::decode(place.main, &bytes)).transpose()?.map(|entry| entry.stamp);
-    let put = Record::decode(stored)?.map(Put::of);
-    Ok(KeyVersion { revision: place.main, position: place.sub, put, stamp })
+    let erased = Record::is_erased(stored);
+    let put = if erased { None } else { Record::decode(stored)?.map(Put::of) };
+    Ok(KeyVersion { revision: place.main, position: place.sub, put, erased, stamp })
 }
 
 #[cfg(test)]
@@ -323,12 +426,12 @@ mod tests {
         let mut run = mvcc.begin_run().unwrap();
         run.compact(5).unwrap();
         run.commit(Durability::Buffered).unwrap();
-        let left = mvcc.reader().changes_left(2, 9).unwrap();
+        let left = mvcc.reader().remains(2, 9).unwrap();
         assert_eq!((left.len(), left[0].revision), (5, 2), "hidden, and not yet removed");
         while mvcc.scrub_step(2).unwrap() {}
         let reader = mvcc.reader();
         assert!(matches!(reader.changes(4, 9), Err(Error::Compacted)));
-        assert_eq!(reader.changes_left(2, 9).unwrap()[0].revision, 5, "the others are removed");
+        assert_eq!(reader.remains(2, 9).unwrap()[0].revision, 5, "the others are removed");
         assert_eq!(reader.changes(5, 9).unwrap().len(), 2);
         assert_eq!(reader.revision_at_time(30).unwrap(), None);
         assert_eq!(reader.revision_at_time(45).unwrap(), Some(5));

@@ -22,9 +22,11 @@
 
 mod applied;
 mod bulk;
+mod commitment;
 mod compare;
 mod core;
 mod counts;
+mod erase;
 mod error;
 mod hash;
 mod history;
@@ -43,9 +45,10 @@ mod varint;
 pub mod watch;
 
 pub use applied::{Applied, AppliedRevision, ChangeRef};
+pub use commitment::{Commitment, OpMeta, PutMeta, Retention};
 pub use error::{Error, Result};
 pub use hash::HashKv;
-pub use history::{Change, KeyVersion, Put, Revised};
+pub use history::{Change, KeyVersion, Put, Remains, Remnant, Revised};
 pub use log::Kind;
 pub use mvcc::{Leases, Mvcc, Stamp};
 pub use range::RangeResult;

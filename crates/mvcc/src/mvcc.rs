@@ -1,6 +1,8 @@
 //! The store itself: opening it, and handing out its writer and readers.
 
-use crate::{Reader, Result, Run, core::Core, scrub::Scrub, watch::WatchHub};
+use crate::{
+    Commitment, Reader, Result, Retention, Run, core::Core, scrub::Scrub, watch::WatchHub,
+};
 use bytes::Bytes;
 use chronolith_engine::Engine;
 use std::sync::Arc;
@@ -58,6 +60,8 @@ pub struct Mvcc {
     /// Time of the newest revision; the next one's is not smaller.
     pub(crate) time_ms: u64,
     pub(crate) scrub: Scrub,
+    pub(crate) commitment: Option<Arc<dyn Commitment>>,
+    pub(crate) retention: Retention,
 }
 
 impl Mvcc {
@@ -66,7 +70,23 @@ impl Mvcc {
         let (core, time_ms) = Core::open(engine)?;
         let core = Arc::new(core);
         let hub = Arc::new(WatchHub::new(Arc::clone(&core)));
-        Ok(Self { core, hub, time_ms, scrub: Scrub::default() })
+        Ok(Self {
+            core,
+            hub,
+            time_ms,
+            scrub: Scrub::default(),
+            commitment: None,
+            retention: Retention::Nothing,
+        })
+    }
+
+    /// Lets compaction and erasure leave what a log outside needs. Every replica needs the same
+    /// commitment; how much compaction leaves is its own affair.
+    #[must_use]
+    pub fn committed_by(mut self, commitment: Arc<dyn Commitment>, retention: Retention) -> Self {
+        self.commitment = Some(commitment);
+        self.retention = retention;
+        self
     }
 
     /// A reader; any number of them work beside the writer.

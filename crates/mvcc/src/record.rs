@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! tombstone: 01
+//! erased:    02
 //! live:      00 · create revision · version · lease · value (the rest)      varints
 //! ```
 //! The value is the tail, so that reading a record copies nothing: it is a slice of what the engine
@@ -13,6 +14,7 @@ use chronolith_proto::mvccpb::KeyValue;
 
 const LIVE: u8 = 0;
 const TOMBSTONE: u8 = 1;
+const ERASED: u8 = 2;
 /// Room for the header: a flag and three varints of at most ten bytes.
 const HEADER_BYTES: usize = 31;
 
@@ -59,8 +61,22 @@ impl Record {
         bytes == [TOMBSTONE]
     }
 
-    /// Reads stored bytes; `None` is a tombstone.
+    /// Stands for a value that was erased: only versions that something follows can be.
+    pub(crate) fn erased() -> Bytes {
+        Bytes::from_static(&[ERASED])
+    }
+
+    /// Whether stored bytes stand for an erased value.
+    pub(crate) fn is_erased(bytes: &[u8]) -> bool {
+        bytes == [ERASED]
+    }
+
+    /// Reads stored bytes; `None` is a tombstone. A version that was erased answers that it was: no
+    /// reader may take it for another state of the key.
     pub(crate) fn decode(bytes: &Bytes) -> Result<Option<Self>> {
+        if Self::is_erased(bytes) {
+            return Err(Error::Erased);
+        }
         if Self::is_tombstone(bytes) {
             return Ok(None);
         }

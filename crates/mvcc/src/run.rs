@@ -37,9 +37,9 @@ use rustc_hash::FxHashMap;
 
 /// See the module. Dropped without [`Run::commit`], it never was.
 pub struct Run<'a> {
-    mvcc: &'a mut Mvcc,
-    overlay: Overlay,
-    columns: Columns,
+    pub(crate) mvcc: &'a mut Mvcc,
+    pub(crate) overlay: Overlay,
+    pub(crate) columns: Columns,
     /// Newest versions of the keys written in this run.
     heads: FxHashMap<Bytes, Head>,
     /// Changes of this run's revisions, for the watchers and the followers of the history.

@@ -48,7 +48,7 @@ pub(crate) struct Command {
     pub(crate) salt_high: u64,
     #[prost(fixed64, tag = "7")]
     pub(crate) salt_low: u64,
-    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "Change", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
     pub(crate) change: Option<Change>,
 }
 
@@ -76,6 +76,8 @@ pub(crate) enum Change {
     LeaseExpire(LeaseRevokeRequest),
     #[prost(message, tag = "19")]
     Restore(Restore),
+    #[prost(message, tag = "20")]
+    Erase(Erase),
 }
 
 impl Change {
@@ -95,6 +97,20 @@ pub(crate) struct Restore {
     pub(crate) since: i64,
     #[prost(message, optional, tag = "3")]
     pub(crate) writes: Option<TxnRequest>,
+}
+
+/// Takes values away that something else followed.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Erase {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) key: Bytes,
+    #[prost(int64, tag = "2")]
+    pub(crate) from: i64,
+    #[prost(int64, tag = "3")]
+    pub(crate) to: i64,
+    /// For people who read the log.
+    #[prost(string, tag = "4")]
+    pub(crate) reason: String,
 }
 
 /// Remaining times of leases, so that a restart does not begin them anew.

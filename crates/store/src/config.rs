@@ -158,6 +158,9 @@ pub struct StoreConfig {
     pub cluster_token: Option<String>,
     /// Whether the history is hashed into a log that proves it.
     pub verify: Verify,
+    /// How long, before the compact revision, removed versions keep everything but their value; none
+    /// keeps their hashes only. With the memory engine it costs memory: `docs/tuning.md` says how much.
+    pub meta_retention_ms: Option<u64>,
     /// Log entries between two checkpoints.
     pub checkpoint_every_entries: u64,
     /// What a client may ask for at most.
@@ -177,6 +180,7 @@ impl StoreConfig {
             client_urls: Vec::new(),
             cluster_token: None,
             verify: Verify::default(),
+            meta_retention_ms: None,
             checkpoint_every_entries: CHECKPOINT_EVERY_ENTRIES,
             limits: Limits::default(),
         }

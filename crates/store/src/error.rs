@@ -189,6 +189,9 @@ pub enum StoreError {
     /// What a plan to restore a prefix was made for has changed: plan again.
     #[error("chronolith: something under the prefix changed since the plan was made: plan again")]
     Overtaken,
+    /// An erasure without a reason.
+    #[error("chronolith: an erasure needs a reason, for whoever reads the audit trail: give one")]
+    NoReason,
     /// The store shuts down.
     #[error("etcdserver: server stopped")]
     Stopped,
@@ -219,7 +222,7 @@ impl StoreError {
             Self::LeaseExists | Self::NotLeader | Self::Overtaken => Code::FailedPrecondition,
             Self::LeaseTtlTooLarge => Code::OutOfRange,
             Self::NoSpace | Self::TooManyRequests => Code::ResourceExhausted,
-            Self::RequestTooLarge => Code::InvalidArgument,
+            Self::RequestTooLarge | Self::NoReason => Code::InvalidArgument,
             Self::Corrupt => Code::DataLoss,
             Self::NoLeader | Self::LeaderChanged | Self::Stopped | Self::Poisoned { .. } => {
                 Code::Unavailable
@@ -233,7 +236,10 @@ fn request_code(error: &chronolith_mvcc::Error) -> Code {
     use chronolith_mvcc::Error;
     match error {
         Error::LeaseNotFound => Code::NotFound,
-        Error::Compacted | Error::FutureRevision | Error::WatchCompacted { .. } => Code::OutOfRange,
+        Error::Compacted | Error::Erased | Error::FutureRevision | Error::WatchCompacted { .. } => {
+            Code::OutOfRange
+        }
+        Error::StillCurrent { .. } => Code::FailedPrecondition,
         Error::Engine(_) | Error::Corrupt { .. } => Code::Internal,
         _ => Code::InvalidArgument,
     }

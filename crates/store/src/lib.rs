@@ -24,6 +24,7 @@ mod command;
 mod config;
 mod directory;
 pub mod embedded;
+mod erase;
 mod error;
 pub mod history;
 mod lease;
@@ -45,6 +46,7 @@ pub use config::{
     MAX_TXN_OPERATIONS, QUOTA_BACKEND_BYTES, StoreConfig, UnknownEngine, UnknownVerify, Verify,
 };
 pub use directory::engine_of;
+pub use erase::Erasure;
 pub use error::{Code, OpenError, StoreError};
 pub use machine::ApplyError;
 pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};

@@ -13,7 +13,7 @@ use crate::{
     command::Envelopes,
     directory::{Directory, io_error},
     error::OpenError,
-    history::{Cadence, History, MakeDurable, signing_key},
+    history::{Cadence, History, LedgerCommitment, MakeDurable, signing_key},
     machine::{Columns, Follows, Machine, Outcome, storage::Storage},
     proposer::Proposer,
     shared::Shared,
@@ -24,7 +24,7 @@ use crate::{
 use chronolith_engine::Engine;
 #[cfg(feature = "rocksdb")]
 use chronolith_engine::RocksEngine;
-use chronolith_mvcc::{Mvcc, Reader};
+use chronolith_mvcc::{Mvcc, Reader, Retention};
 use chronolith_raft::{RaftConfig, RaftHandle, RaftNode};
 use parking_lot::Mutex;
 use std::{fs, sync::Arc, time::Instant};
@@ -38,7 +38,16 @@ impl Store {
         let mut directory = Directory::open(&config)?;
         let identity = directory.identity().clone();
         let Opened { engine, storage, damaged } = open_engine(&config, &directory)?;
-        let mvcc = Mvcc::open(Arc::clone(&engine))?;
+        // Hashes and no more: what a removed value's key, time and version were would be kept in memory
+        // by the memory engine.
+        let retention = match config.verify {
+            Verify::Off => Retention::Nothing,
+            Verify::Async => config
+                .meta_retention_ms
+                .map_or(Retention::Hashes, |keep_ms| Retention::Meta { keep_ms }),
+        };
+        let mvcc =
+            Mvcc::open(Arc::clone(&engine))?.committed_by(Arc::new(LedgerCommitment), retention);
         let (reader, mvcc) = (mvcc.reader(), Arc::new(Mutex::new(mvcc)));
         let shared = Arc::<Shared>::default();
         let columns = Columns::open(&*engine)?;

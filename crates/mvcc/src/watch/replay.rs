@@ -5,7 +5,7 @@ use crate::{
     Error, Kind, Result,
     core::{Core, Head},
     key::{self, Revision},
-    log::{self, LoggedChange},
+    log::{self, Left, LoggedChange},
 };
 use bytes::Bytes;
 use chronolith_engine::{Cursor, Snapshot};
@@ -92,6 +92,10 @@ impl Replay<'_> {
     fn event(&self, at: Revision, change: LoggedChange) -> Result<WatchEvent> {
         // An event may wait in a queue for long: it must not keep the whole log entry in memory.
         let key = Bytes::copy_from_slice(&change.key);
+        if let Left::Erased(_) = change.left {
+            // As if it had been compacted, which watchers know how to go on from: by reading what is.
+            return Err(Error::WatchCompacted { compact_revision: at.main + 1 });
+        }
         let after = match change.kind {
             Kind::Put => Some(self.core.record(self.snapshot, &key, at)?),
             Kind::Delete | Kind::Expire => None,
@@ -106,12 +110,14 @@ impl Replay<'_> {
         Ok(WatchEvent::new(at.main, key, after, prev_kv))
     }
 
-    /// The key at revision `at`, unless that was compacted.
+    /// The key at revision `at`, unless that was compacted or erased.
     fn before(&self, key: &[u8], at: i64) -> Result<Head> {
         if at < self.compact {
-            Ok(Head::default())
-        } else {
-            self.core.head_in(self.snapshot, key, at)
+            return Ok(Head::default());
+        }
+        match self.core.head_in(self.snapshot, key, at) {
+            Err(Error::Erased) => Ok(Head::default()),
+            head => head,
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{Error, RestorePlan, Result, Write, past::overtaken};
 use crate::{
-    history::{History, MakeDurable, past, signing_key},
+    history::{History, LedgerCommitment, MakeDurable, past, signing_key},
     restore::operation,
 };
 use bytes::Bytes;
 use chronolith_engine::{Durability, Engine, MemoryEngine};
-use chronolith_mvcc::{Leases, Mvcc, Reader, Stamp};
+use chronolith_mvcc::{Leases, Mvcc, Reader, Retention, Stamp};
 use chronolith_proto::{
     etcdserverpb::{RangeRequest, RequestOp, TxnRequest, TxnResponse, request_op::Request},
     mvccpb::KeyValue,
@@ -18,7 +18,7 @@ use std::{
     fs::{self, File},
     path::Path,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// The database that [`Store::open`] opens.
@@ -40,11 +40,20 @@ pub struct Options {
     /// Hash what is written and keep the log. Without, nothing can be proven: only for measuring what it
     /// costs, and for data that is thrown away.
     pub verifiable: bool,
+    /// How long, before the compact revision, removed versions keep everything but their value: key,
+    /// time, actor, version. Then their hashes are left. For ever, by default; zero keeps hashes only.
+    pub meta_retention: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { name: DEFAULT_NAME.to_owned(), on_disk: false, actor: [0; 16], verifiable: true }
+        Self {
+            name: DEFAULT_NAME.to_owned(),
+            on_disk: false,
+            actor: [0; 16],
+            verifiable: true,
+            meta_retention: Duration::MAX,
+        }
     }
 }
 
@@ -121,7 +130,15 @@ impl Store {
         let lock = lock(&dir)?;
         let key = signing_key(&dir, || origin(&options.name))?;
         let engine = engine(&dir, options.on_disk)?;
-        let mvcc = Mvcc::open(Arc::clone(&engine))?;
+        let retention = match (options.verifiable, options.meta_retention) {
+            (false, _) => Retention::Nothing,
+            (true, Duration::ZERO) => Retention::Hashes,
+            (true, keep) => {
+                Retention::Meta { keep_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX) }
+            }
+        };
+        let mvcc =
+            Mvcc::open(Arc::clone(&engine))?.committed_by(Arc::new(LedgerCommitment), retention);
         let reader = mvcc.reader();
         let history = match options.verifiable {
             true => {
@@ -317,6 +334,24 @@ impl Store {
         while mvcc.scrub_step(SCRUB_RECORDS)? {}
         self.engine.flush()?;
         Ok(())
+    }
+
+    /// Erases the values that revisions from `from` to `to` gave a key, and what could be used to guess
+    /// them: the revisions that had one, none if all were erased before. The hashes stay, and whatever
+    /// else those revisions did is proven as before. The current value cannot be erased: put another,
+    /// or delete the key, first. Copies of the directory made before still have the value, and files of
+    /// the engine until it rewrites them.
+    pub fn erase(&self, key: impl Into<Bytes>, from: i64, to: i64) -> Result<Vec<i64>> {
+        let mut mvcc = self.writer.lock();
+        // The log has the revision on the disk before anything of it goes.
+        if let Some(history) = &self.history {
+            history.sync()?;
+        }
+        let mut run = mvcc.begin_run()?;
+        let revisions = run.erase(&key.into(), from, to)?;
+        run.commit(self.durability())?;
+        self.engine.flush()?;
+        Ok(revisions)
     }
 
     /// Stops: everything is on the disk when this returns.

@@ -9,9 +9,9 @@
 //! had not reached when the program ended is read from the store at the next start. A failure ends the
 //! thread, and every later write is told its cause.
 
-use super::{Error, Result, notary::Notary, queue::Queue};
+use super::{Error, Result, notary::Notary, queue::Queue, remains::entry_left};
 use chronolith_ledger::{Entry, Follower, Hash, Op, OpKind, Revision, TileFiles, TileWriter};
-use chronolith_mvcc::{Applied, AppliedRevision, Change, ChangeRef, Kind, Reader, Revised, Stamp};
+use chronolith_mvcc::{Applied, AppliedRevision, ChangeRef, Kind, Reader, Stamp};
 use parking_lot::{Condvar, Mutex};
 use std::{
     path::Path,
@@ -45,11 +45,7 @@ pub(super) fn with_revision<'a, T>(
 
 fn op(change: ChangeRef<'_>) -> Op<'_> {
     Op {
-        kind: match change.kind {
-            Kind::Put => OpKind::Put,
-            Kind::Delete => OpKind::Delete,
-            Kind::Expire => OpKind::Expire,
-        },
+        kind: kind(change.kind),
         key: change.key,
         value: change.value.map_or(&[], |value| value),
         previous: change.previous.cast_unsigned(),
@@ -59,19 +55,17 @@ fn op(change: ChangeRef<'_>) -> Op<'_> {
     }
 }
 
+/// What an operation did, in the ledger's terms.
+pub(super) fn kind(kind: Kind) -> OpKind {
+    match kind {
+        Kind::Put => OpKind::Put,
+        Kind::Delete => OpKind::Delete,
+        Kind::Expire => OpKind::Expire,
+    }
+}
+
 fn entry_of(applied: &AppliedRevision<'_>) -> Entry {
     with_revision(applied.revision, &applied.stamp, applied.changes(), |it| it.leaf().entry)
-}
-
-/// The entry of a revision that was read from the store.
-pub(super) fn entry_read(revised: &Revised) -> Entry {
-    let changes = revised.changes.iter().map(Change::as_ref);
-    with_revision(revised.revision, &revised.stamp, changes, |it| it.leaf().entry)
-}
-
-/// Whether every value of a revision is still there, so that its leaf can be computed again.
-pub(super) fn is_whole(revised: &Revised) -> bool {
-    revised.changes.iter().all(|change| !change.kind.is_put() || change.put.is_some())
 }
 
 #[derive(Default)]
@@ -255,15 +249,16 @@ fn catch_up(
             return Ok(());
         }
         // Hidden by a compaction or not: what the log lacks was not removed, if it was always kept.
-        let found = reader.changes_left(next, CATCH_UP_REVISIONS)?;
-        let gapless = (next..).zip(&found).all(|(next, it)| it.revision == next && is_whole(it));
-        if found.is_empty() || !gapless {
+        let found = reader.remains(next, CATCH_UP_REVISIONS)?;
+        let entries = (next..).zip(&found).map(|(next, remains)| {
+            if remains.revision == next { entry_left(remains) } else { None }
+        });
+        let entries = entries.collect::<Option<Vec<_>>>().filter(|entries| !entries.is_empty());
+        let Some(entries) = entries else {
             let compacted = reader.compact_revision();
             return Err(Error::Gap { path: dir.to_owned(), logged, compacted });
-        }
-        for revised in found {
-            follower.append(&entry_read(&revised))?;
-        }
+        };
+        entries.iter().try_for_each(|entry| follower.append(entry))?;
         if follower.wants_sync() {
             make_durable()?;
         }

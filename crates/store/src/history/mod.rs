@@ -23,6 +23,7 @@ mod notary;
 pub(crate) mod past;
 mod proof;
 mod queue;
+mod remains;
 mod verify;
 
 pub use chronolith_mvcc::KeyVersion;
@@ -31,6 +32,7 @@ pub(crate) use follow::MakeDurable;
 pub(crate) use notary::{Cadence, signing_key};
 pub use past::{At, DiffPage, Difference, Found, RestorePlan, Restored};
 pub use proof::Shown;
+pub(crate) use remains::LedgerCommitment;
 pub use verify::{Progress, Report, verify_log};
 
 use bytes::Bytes;

@@ -1,16 +1,11 @@
 //! Checkpoints and proofs of a history.
 
-use super::{
-    Error, History, Result,
-    follow::{is_whole, with_revision},
-    notary::newest_note,
-};
+use super::{Error, History, Result, notary::newest_note, remains};
 use bytes::Bytes;
 use chronolith_ledger::{
-    Bundle, Checkpoint, Entries, Hash, Level, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
+    Bundle, Checkpoint, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
     ProvenRevision, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
 };
-use chronolith_mvcc::Change;
 
 /// Versions of a key that one bundle shows.
 const MAX_PROVEN_VERSIONS: usize = 100_000;
@@ -94,7 +89,9 @@ impl History {
             }
             Shown::Revisions(from, to) => ((from.max(2)..=to.min(newest)).collect(), None),
         };
-        let is_shown = |changed: &[u8]| key.is_none_or(|key| key == changed);
+        let is_shown = |changed: Option<&Bytes>| {
+            key.is_none_or(|key| changed.is_some_and(|changed| key == &changed[..]))
+        };
         let (mut revisions, mut size_bytes) =
             (Vec::with_capacity(row.len().min(PROVEN_AT_ONCE)), 0);
         for revision in row {
@@ -123,43 +120,36 @@ impl History {
         Ok(revisions)
     }
 
+    /// An entry, and what is left of those of its operations that are `shown` by their key; compaction
+    /// and erasure may have left no key.
     fn proven(
         &self,
         revision: i64,
         checkpoint: &SignedNote,
-        shown: impl Fn(&[u8]) -> bool,
+        shown: impl Fn(Option<&Bytes>) -> bool,
     ) -> Result<ProvenRevision> {
         let size = Checkpoint::parse(checkpoint.text())?.size;
-        let mut found = self.inner.reader.changes(revision, 1)?;
-        let revised = found.pop().filter(|found| found.revision == revision);
-        let revised = revised.ok_or(chronolith_mvcc::Error::FutureRevision)?;
-        if !is_whole(&revised) {
-            return Err(chronolith_mvcc::Error::Compacted.into());
-        }
+        let tiles = self.inner.following.tiles();
         let index =
             leaf_index(revision.cast_unsigned()).ok_or(chronolith_mvcc::Error::Compacted)?;
-        let path = inclusion_proof(&self.inner.following.tiles(), index, size)?;
-        let changes = revised.changes.iter().map(Change::as_ref);
-        with_revision(revised.revision, &revised.stamp, changes, |revision| {
-            let leaf = revision.leaf();
-            let hashes = &leaf.op_hashes[..];
-            let op = |position: usize| -> Result<ProvenOp> {
-                Ok(ProvenOp {
-                    position: u32::try_from(position).expect("operations are limited"),
-                    path: inclusion_proof(hashes, position as u64, hashes.len() as u64)?,
-                    level: Level::of(
-                        &revision.record(position),
-                        Some(revision.ops[position].value),
-                    ),
-                })
-            };
-            let positions = (0..revision.ops.len()).filter(|at| shown(revision.ops[*at].key));
-            Ok(ProvenRevision {
-                entry: leaf.entry,
-                path,
-                ops: positions.map(op).collect::<Result<_>>()?,
+        let path = inclusion_proof(&tiles, index, size)?;
+        let mut found = self.inner.reader.remains(revision, 1)?;
+        let Some(remains) = found.pop().filter(|found| found.revision == revision) else {
+            // Nothing is left of it but its entry.
+            return Ok(ProvenRevision { entry: tiles.entry(index)?, path, ops: Vec::new() });
+        };
+        let hashes = remains::op_hashes(&remains).ok_or(chronolith_mvcc::Error::Compacted)?;
+        let op = |position: usize| -> Result<ProvenOp> {
+            Ok(ProvenOp {
+                position: u32::try_from(position).expect("operations are limited"),
+                path: inclusion_proof(&hashes[..], position as u64, hashes.len() as u64)?,
+                level: remains::level(&remains, position)
+                    .ok_or(chronolith_mvcc::Error::Compacted)?,
             })
-        })
+        };
+        let positions = (0..hashes.len()).filter(|at| shown(remains.key(*at)));
+        let ops = positions.map(op).collect::<Result<_>>()?;
+        Ok(ProvenRevision { entry: remains::entry(&remains, &hashes), path, ops })
     }
 
     /// Proof that the log of the first size is the beginning of the log of the second.

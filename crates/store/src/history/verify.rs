@@ -5,9 +5,10 @@
 
 use super::{
     Error, History, Result,
-    follow::{CATCH_UP_REVISIONS, entry_read, is_whole},
+    follow::CATCH_UP_REVISIONS,
     notary::{all_notes, newest_note},
     proof::continues,
+    remains::{entry_left, gone, has_stored_version},
 };
 use chronolith_ledger::{Audit, Checkpoint, Hash, Policy, SignedNote, TileFiles, revision_of_leaf};
 use chronolith_mvcc::Reader;
@@ -17,14 +18,18 @@ use std::path::Path;
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// What a verification looked at, all of it proven.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The newest signed checkpoint.
     pub checkpoint: Option<Checkpoint>,
-    /// Revisions whose content was hashed again.
+    /// Revisions whose content, or what is left of it, was hashed again.
     pub revisions: u64,
-    /// Revisions of which compaction left only the hash.
+    /// Revisions of which compaction left only the entry.
     pub hashes_only: u64,
+    /// Operations of other revisions that compaction took, or took the value of.
+    pub reduced: u64,
+    /// Values that were erased; their hashes are in place.
+    pub erased: u64,
     /// Versions of keys that were found in the engine.
     pub versions: u64,
     /// Revisions behind the newest checkpoint: they agree with the tiles, and nothing signs them yet.
@@ -69,8 +74,7 @@ impl Subject<'_> {
             self.continues_pin(&tiles, pinned, newest.as_ref())?;
         }
         let mut audit = Audit::new(&tiles, tiles.size()?, checkpoints)?;
-        let mut report =
-            Report { checkpoint: newest, revisions: 0, hashes_only: 0, versions: 0, unsigned: 0 };
+        let mut report = Report { checkpoint: newest, ..Report::default() };
         let operations = self.revisions(&mut audit, &mut report, progress)?;
         let signed = report.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
         report.unsigned = audit.size().saturating_sub(signed);
@@ -112,35 +116,55 @@ impl Subject<'_> {
         progress: Progress<'_>,
     ) -> Result<u64> {
         let last = self.reader.current_revision();
-        let oldest = self.reader.compact_revision().max(2);
-        for revision in audit.next_revision()..oldest.cast_unsigned() {
-            audit.leaf(revision, None)?;
-            report.hashes_only += 1;
-        }
-        let mut operations = 0;
-        let mut next = oldest;
+        let (mut operations, bare) = (0, self.reader.bare_below()?);
+        let mut next = audit.next_revision().cast_signed();
         while next <= last {
-            let found = self.reader.changes(next, CATCH_UP_REVISIONS)?;
+            let found = self.reader.remains(next, CATCH_UP_REVISIONS)?;
             if found.is_empty() {
                 break;
             }
-            for revised in found {
-                operations += revised.changes.len() as u64;
-                next = revised.revision + 1;
-                let leaf = match is_whole(&revised) {
-                    true => Some(Hash::of_leaf(&entry_read(&revised).encode())),
-                    // Compaction may take values of its own revision and before, and no others.
-                    false if revised.revision <= self.reader.compact_revision() => None,
-                    false => return Err(missing_version(revised.revision)),
+            for remains in found {
+                self.compacted(audit, report, (next, remains.revision))?;
+                next = remains.revision + 1;
+                let of_versions = |remnant: &&_| has_stored_version(remnant);
+                let bare = remains.revision < bare;
+                operations += match bare {
+                    true => 0,
+                    false => remains.changes.iter().filter(of_versions).count() as u64,
                 };
-                report.revisions += u64::from(leaf.is_some());
-                report.hashes_only += u64::from(leaf.is_none());
-                audit.leaf((next - 1).cast_unsigned(), leaf)?;
+                let leaf = entry_left(&remains).map(|entry| Hash::of_leaf(&entry.encode()));
+                if leaf.is_none() && !bare {
+                    return Err(missing_version(remains.revision));
+                }
+                audit.leaf(remains.revision.cast_unsigned(), leaf)?;
+                let (erased, reduced) = gone(&remains);
+                report.revisions += 1;
+                report.erased += erased;
+                report.reduced += reduced;
             }
             progress((next - 2).cast_unsigned(), (last - 1).cast_unsigned());
         }
         self.ends_where_the_log_ends(audit)?;
         Ok(operations)
+    }
+
+    /// Revisions of which compaction left nothing: their entries beside the tiles stand for them.
+    fn compacted(
+        &self,
+        audit: &mut Audit<'_>,
+        report: &mut Report,
+        (from, to): (i64, i64),
+    ) -> Result<()> {
+        for revision in from..to {
+            if revision >= self.reader.compact_revision() {
+                let what = "the row of revisions: one is missing";
+                let revision = Some(revision.cast_unsigned());
+                return Err(chronolith_ledger::Error::Mismatch { what, revision }.into());
+            }
+            audit.leaf(revision.cast_unsigned(), None)?;
+            report.hashes_only += 1;
+        }
+        Ok(())
     }
 
     fn ends_where_the_log_ends(&self, audit: &Audit<'_>) -> Result<()> {
@@ -155,11 +179,10 @@ impl Subject<'_> {
 
     /// Every stored version must be one that a logged revision made, and none may be doubled.
     fn versions(&self, report: &mut Report, operations: u64) -> Result<()> {
-        let compact = self.reader.compact_revision();
-        let (mut logged, mut newest) = (0_u64, 0);
+        let (mut logged, mut newest, bare) = (0, 0, self.reader.bare_below()?);
         self.reader.each_version(|_, revision, _| {
             report.versions += 1;
-            logged += u64::from(revision >= compact);
+            logged += u64::from(revision >= bare);
             newest = newest.max(revision);
             Ok(())
         })?;

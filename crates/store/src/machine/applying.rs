@@ -2,7 +2,7 @@
 
 use super::{Answer, ApplyError, Columns, Outcome, State};
 use crate::{
-    command::{Change, Command, LeaseCheckpoint, LeaseRemaining, Restore},
+    command::{Change, Command, Erase, LeaseCheckpoint, LeaseRemaining, Restore},
     error::StoreError,
     history::past::prefix_end,
     lease::{TTL_MAX_S, TTL_MIN_S, records::Lease},
@@ -120,6 +120,9 @@ impl<'a> Applying<'a> {
             Change::LeaseRevoke(request) => self.end_lease(request.id, Kind::Delete, stamp),
             Change::LeaseExpire(request) => self.end_lease(request.id, Kind::Expire, stamp),
             Change::Restore(request) => self.restore(&request, stamp),
+            Change::Erase(Erase { key, from, to, .. }) => {
+                Ok(Answer::Erased(self.versions.erase(&key, from, to)?))
+            }
             Change::LeaseCheckpoint(checkpoint) => Ok(self.checkpoint(&checkpoint)),
             Change::Alarm(request) => {
                 let batch = self.versions.overlay();

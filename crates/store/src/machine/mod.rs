@@ -84,6 +84,8 @@ pub(crate) enum Answer {
     Txn(TxnResponse),
     LeaseGrant(LeaseGrantResponse),
     Alarm(Vec<AlarmMember>),
+    /// Revisions of which a value was erased.
+    Erased(Vec<i64>),
     /// Of a compaction, a lease's revocation or checkpoint.
     Done,
 }
