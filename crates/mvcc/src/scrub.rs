@@ -203,7 +203,10 @@ impl Step<'_> {
         match change.left {
             Left::Hash(_) => return Ok(()),
             // Of a removal that was broken off.
-            Left::Meta(put) => return Ok(self.look_at_meta(scrub, place, change, put)),
+            Left::Meta(put) => {
+                self.look_at_meta(scrub, place, change, put);
+                return Ok(());
+            }
             Left::Whole | Left::Salted(_) | Left::Erased(_) => {}
         }
         if scrub.main < self.compact {
@@ -390,32 +393,30 @@ impl Step<'_> {
     /// hashes. False if the step's share ran out.
     fn age(&mut self, scrub: &mut Scrub) -> Result<bool> {
         let Some(commitment) = self.commitment else { return Ok(true) };
-        while let Some(next) = scrub.aging {
-            let mut cursor = self.snapshot.cursor(self.core.columns.log, Core::log_from(next))?;
-            cursor.seek_to_first()?;
-            loop {
-                let main = if cursor.valid() { key::log_revision(cursor.key()) } else { None };
-                let Some(main) = main.filter(|main| *main < scrub.before) else {
-                    (scrub.aging, scrub.meta_from) = (None, None);
-                    return Ok(true);
-                };
-                let bytes = cursor.value_bytes();
-                if log::time_ms(&bytes)? >= scrub.cutoff_ms {
-                    (scrub.aging, scrub.meta_from) = (None, Some(main));
-                    return Ok(true);
-                }
-                let mut entry = log::decode(main, &bytes)?;
-                let changed = age(commitment, &mut entry);
-                self.stubs.insert(main, (Some(entry), changed));
-                self.left = self.left.saturating_sub(1);
-                if self.left == 0 {
-                    scrub.aging = Some(main + 1);
-                    return Ok(false);
-                }
-                cursor.next()?;
+        let Some(next) = scrub.aging else { return Ok(true) };
+        let mut cursor = self.snapshot.cursor(self.core.columns.log, Core::log_from(next))?;
+        cursor.seek_to_first()?;
+        loop {
+            let main = if cursor.valid() { key::log_revision(cursor.key()) } else { None };
+            let Some(main) = main.filter(|main| *main < scrub.before) else {
+                (scrub.aging, scrub.meta_from) = (None, None);
+                return Ok(true);
+            };
+            let bytes = cursor.value_bytes();
+            if log::time_ms(&bytes)? >= scrub.cutoff_ms {
+                (scrub.aging, scrub.meta_from) = (None, Some(main));
+                return Ok(true);
             }
+            let mut entry = log::decode(main, &bytes)?;
+            let changed = age(commitment, &mut entry);
+            self.stubs.insert(main, (Some(entry), changed));
+            self.left = self.left.saturating_sub(1);
+            if self.left == 0 {
+                scrub.aging = Some(main + 1);
+                return Ok(false);
+            }
+            cursor.next()?;
         }
-        Ok(true)
     }
 }
 

@@ -272,3 +272,45 @@ fn limits_bound_a_call_but_never_split_a_revision() {
     }
     assert_eq!(calls, 3, "five revisions looked at, two a call");
 }
+
+/// Commits to nothing: these tests look at watchers.
+struct Nothing;
+
+impl chronolith_mvcc::Commitment for Nothing {
+    fn salt(&self, revision: &[u8; 16], _: usize, _: usize) -> [u8; 16] {
+        *revision
+    }
+
+    fn digest(&self, _: &[u8; 16], _: &[u8]) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn hash(&self, _: &chronolith_mvcc::OpMeta<'_>) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+#[test]
+fn who_would_need_an_erased_value_is_told_where_to_start_again() {
+    let mut store = Store::new();
+    let base = store.revision();
+    transcript(&mut store);
+    store.mvcc = store.mvcc.committed_by(Arc::new(Nothing), chronolith_mvcc::Retention::Hashes);
+    let mut run = store.mvcc.begin_run().unwrap();
+    assert_eq!(run.erase(&"w1".into(), base + 2, base + 2).unwrap(), [base + 2]);
+    run.commit(chronolith_engine::Durability::NoWal).unwrap();
+    let start = |from| move |spec: &mut WatchSpec| spec.start_revision = base + from;
+    let mut early = watch(&store, start(1));
+    let heard_early = heard(&store, &mut early, base);
+    assert_eq!(early.compacted, Some(base + 3), "the first revision with all it did");
+    assert!(heard_early.iter().all(|event| !event.contains("=b")));
+    let mut late = watch(&store, |spec| (spec.start_revision, spec.prev_kv) = (base + 3, true));
+    let events = heard(&store, &mut late, base);
+    assert_eq!(events[0], "DELETE w1 +3-0", "what was before it is not known any more");
+    assert_eq!(late.compacted, None);
+    let mut elsewhere = watch(&store, |spec| {
+        (spec.key, spec.range_end, spec.start_revision) = ("w2".into(), "x".into(), base + 1);
+    });
+    assert_eq!(heard(&store, &mut elsewhere, base)[0], "PUT w2=v +4-1");
+    assert_eq!(elsewhere.compacted, None, "another key's erasure is nobody's business");
+}

@@ -23,8 +23,8 @@ use chronolith_proto::{
     },
 };
 use chronolith_store::{
-    Store,
-    history::{At, History, Shown, Write},
+    Store, VersionError,
+    history::{At, Error, Found, History, Shown, Write},
 };
 
 /// Versions that are read at once while a page is filled: values may be large.
@@ -177,6 +177,9 @@ fn wire_version(version: chronolith_store::history::KeyVersion) -> KeyVersion {
         actor: stamp.map_or_else(Bytes::new, |stamp| Bytes::copy_from_slice(&stamp.actor)),
         ..KeyVersion::default()
     };
+    if version.erased {
+        wire.state = State::Erased.into();
+    }
     if let Some(put) = version.put {
         wire.state = State::Value.into();
         wire.value = put.value;
@@ -197,21 +200,43 @@ pub(crate) async fn verified_get(
     let now = newest(node).await?;
     let at = moment(at.as_ref(), now)?;
     let asked = key.clone();
-    let found = ask(node, move |history| history.get_at(&asked, at)).await?;
+    let (found, erased) = ask(node, move |history| get_or_erased(history, &asked, at)).await?;
     let revision = found.revision;
-    let answer =
-        VerifiedGetResponse { header: header(node), revision, kv: found.kv, ..Default::default() };
+    let answer = VerifiedGetResponse {
+        header: header(node),
+        revision,
+        kv: found.kv,
+        erased: erased.is_some(),
+        ..Default::default()
+    };
     if without_proof {
         return Ok(answer);
     }
     // Up to the revision that was read: what the server hides behind it contradicts its signature.
     let signed = covering(node, revision).await?;
     let (note, consistency) = (signed.note.to_string(), since(node, pinned_size, &signed).await?);
-    let bundle = match &answer.kv {
+    let bundle = match answer.kv.as_ref().map(|kv| kv.mod_revision).or(erased) {
         None => Bytes::new(),
-        Some(kv) => version_proof(node, key, kv.mod_revision, signed).await?,
+        Some(version) => version_proof(node, key, version, signed).await?,
     };
     Ok(VerifiedGetResponse { bundle, note, consistency, ..answer })
+}
+
+/// A key as it was, or the revision that gave it a value which was erased since.
+fn get_or_erased(
+    history: &History,
+    key: &[u8],
+    at: At,
+) -> chronolith_store::history::Result<(Found, Option<i64>)> {
+    match history.get_at(key, at) {
+        Err(Error::Request(VersionError::Erased)) => {
+            let revision = history.resolve(at)?;
+            let newest = history.versions(key, 0, revision, 1)?;
+            let erased = newest.first().map(|version| version.revision);
+            Ok((Found { revision, kv: None }, erased))
+        }
+        found => Ok((found?, None)),
+    }
 }
 
 /// `VerifiedPut`.
@@ -336,8 +361,8 @@ pub(crate) async fn restore_prefix(
 
 /// `Erase`.
 pub(crate) async fn erase(
-    _: &Node,
-    _: &Store,
+    node: &Node,
+    store: &Store,
     request: EraseRequest,
 ) -> Result<EraseResponse, Status> {
     let EraseRequest { key, revisions, reason } = request;
@@ -353,7 +378,12 @@ pub(crate) async fn erase(
             range.from, range.to
         )));
     }
-    Err(Status::new(Code::Unimplemented, "method Erase not implemented"))
+    let range = revisions.map(|range| range.from..=range.to);
+    let erased = store.erase(key, range, reason).await?;
+    Ok(EraseResponse {
+        header: erased.header.or_else(|| header(node)),
+        revisions: erased.revisions,
+    })
 }
 
 /// Waits until all that was acknowledged is applied here; the newest revision.
