@@ -1,9 +1,9 @@
 //! The memory budget: every block and every late point is charged to it; a full budget makes writers wait.
 //!
-//! No wake-up is lost: who waits first counts itself in `waiting` and then looks at `used`; who gives back
-//! first lowers `used` and then looks at `waiting`. All four are read-modify-writes, which see the newest
-//! value: if who gives back finds nobody waiting, it came first, and who waits later sees the room. Models
-//! of this run under loom.
+//! No wake-up is lost: who waits first counts itself in `waiting` and then tries `used`; who gives back first
+//! lowers `used` and then looks at `waiting`. Both change `used` by a read-modify-write, so one of them comes
+//! second and sees what the other did before: the waiter the room, or the giver the waiter. Models of this run
+//! under loom.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,7 +150,7 @@ impl Budget {
 
     fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, AcqRel);
-        if self.waiting.fetch_add(0, AcqRel) > 0 {
+        if self.waiting.load(Acquire) > 0 {
             let _gate = self.gate.lock();
             self.freed.notify_all();
         }
