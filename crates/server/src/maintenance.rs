@@ -18,6 +18,8 @@ pub(crate) async fn write_store_metrics(node: &Node, page: &mut Page) {
         node.store.watch_hub().watchers(),
     );
     write_process(page);
+    write_figures(node, page);
+    write_ledger(node, page);
     let Ok(status) = node.store.status().await else { return };
     let id = status.header.as_ref().map_or(0, |header| header.member_id);
     page.head(
@@ -66,6 +68,59 @@ pub(crate) async fn write_store_metrics(node: &Node, page: &mut Page) {
             "etcd_debugging_mvcc_current_revision",
             "The current revision of store.",
             header.revision,
+        );
+    }
+}
+
+/// How the disk and the proposals do.
+fn write_figures(node: &Node, page: &mut Page) {
+    let figures = node.store.figures();
+    page.durations(
+        "etcd_disk_wal_fsync_duration_seconds",
+        "The latency distributions of fsync called by WAL.",
+        &figures.wal_syncs,
+    );
+    page.durations(
+        "etcd_disk_backend_commit_duration_seconds",
+        "The latency distributions of commit called by backend.",
+        &figures.commits,
+    );
+    page.gauge(
+        "etcd_server_proposals_pending",
+        "The current number of pending proposals to commit.",
+        figures.proposals_pending,
+    );
+    page.counter(
+        "etcd_server_proposals_failed_total",
+        "The total number of failed proposals seen.",
+        figures.proposals_failed,
+    );
+    page.counter(
+        "etcd_server_leader_changes_seen_total",
+        "The number of leader changes seen.",
+        figures.leader_changes,
+    );
+}
+
+/// How far the log of the history is; absent on a node that keeps none.
+fn write_ledger(node: &Node, page: &mut Page) {
+    let Some(history) = node.store.history() else { return };
+    let (watermark, newest) = (history.watermark(), history.revision());
+    page.gauge(
+        "chronolith_ledger_watermark_revision",
+        "The last revision that is in the log of the history.",
+        watermark,
+    );
+    page.gauge(
+        "chronolith_ledger_lag_revisions",
+        "Revisions that are applied and not in the log of the history yet.",
+        newest.saturating_sub(watermark).max(0),
+    );
+    if let Some(age) = history.checkpoint_age() {
+        page.gauge(
+            "chronolith_ledger_checkpoint_age_seconds",
+            "Time since the newest checkpoint of the log was signed; it grows while nothing is written.",
+            age.as_secs_f64(),
         );
     }
 }

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chronolith_store::{DURATION_EDGES_US, DurationCounts};
+
 use crate::{methods::Method, status::Code};
 
 const METHODS: usize = Method::ALL.len();
@@ -283,6 +285,23 @@ impl Page {
         let sum_s = latency.sum_us.load(Relaxed) as f64 / 1e6;
         self.sample(&format!("{name}_sum"), labels, sum_s);
         self.sample(&format!("{name}_count"), labels, total);
+    }
+
+    /// A histogram without labels, in seconds.
+    pub(crate) fn durations(&mut self, name: &str, help: &str, counts: &DurationCounts) {
+        self.head(name, help, "histogram");
+        let bucket = format!("{name}_bucket");
+        let mut total = 0;
+        for (index, count) in counts.buckets.iter().enumerate() {
+            total += count;
+            let edge = match DURATION_EDGES_US.get(index) {
+                Some(edge_us) => (*edge_us as f64 / 1e6).to_string(),
+                None => "+Inf".to_owned(),
+            };
+            self.sample(&bucket, &format!("le=\"{edge}\""), total);
+        }
+        self.sample(&format!("{name}_sum"), "", counts.sum_us as f64 / 1e6);
+        self.sample(&format!("{name}_count"), "", total);
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {

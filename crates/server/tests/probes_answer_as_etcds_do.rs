@@ -7,6 +7,7 @@ mod common;
 use chronolith_proto::etcdserverpb::{
     AlarmRequest, AlarmType, alarm_request::AlarmAction, maintenance_client::MaintenanceClient,
 };
+use chronolith_proto::history::CheckpointRequest;
 use common::{Node, put};
 
 const TEXT: &str = "content-type: text/plain; charset=utf-8";
@@ -88,8 +89,19 @@ async fn metrics_have_etcds_names_and_count() {
     let node = Node::start().await;
     node.kv().await.put(put("k", "v")).await.unwrap();
     node.kv().await.put(put("", "v")).await.unwrap_err();
+    // A checkpoint waits for the log: what it lags behind is told, and is nothing then.
+    node.history().await.checkpoint(CheckpointRequest {}).await.unwrap();
     let (code, head, body) = node.http("GET", "/metrics").await;
     assert_eq!(code, 200);
+    for name in
+        ["etcd_disk_wal_fsync_duration_seconds", "etcd_disk_backend_commit_duration_seconds"]
+    {
+        let count = body.lines().find_map(|line| line.strip_prefix(&format!("{name}_count ")));
+        assert!(count.unwrap().parse::<u64>().unwrap() > 0, "{body}");
+        let all = format!("{name}_bucket{{le=\"+Inf\"}} {}", count.unwrap());
+        assert!(body.lines().any(|line| line == all), "{all} is not in\n{body}");
+    }
+    assert!(body.contains("\nchronolith_ledger_checkpoint_age_seconds "), "{body}");
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
     let put_labels = r#"grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
     for line in [
@@ -97,6 +109,11 @@ async fn metrics_have_etcds_names_and_count() {
         "etcd_server_is_leader 1".to_owned(),
         "etcd_server_quota_backend_bytes 2147483648".to_owned(),
         "etcd_debugging_mvcc_current_revision 2".to_owned(),
+        "etcd_server_proposals_pending 0".to_owned(),
+        "etcd_server_proposals_failed_total 0".to_owned(),
+        "etcd_server_leader_changes_seen_total 1".to_owned(),
+        "chronolith_ledger_lag_revisions 0".to_owned(),
+        "chronolith_ledger_watermark_revision 2".to_owned(),
         format!("grpc_server_started_total{{{put_labels}}} 2"),
         format!("grpc_server_handled_total{{grpc_code=\"OK\",{put_labels}}} 1"),
         format!("grpc_server_handled_total{{grpc_code=\"InvalidArgument\",{put_labels}}} 1"),

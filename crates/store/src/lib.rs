@@ -26,6 +26,7 @@ mod directory;
 pub mod embedded;
 mod erase;
 mod error;
+mod figures;
 pub mod history;
 mod lease;
 mod machine;
@@ -48,6 +49,7 @@ pub use config::{
 pub use directory::engine_of;
 pub use erase::Erasure;
 pub use error::{Code, OpenError, StoreError};
+pub use figures::{DURATION_EDGES_US, DurationCounts, Figures};
 pub use machine::ApplyError;
 pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 pub use restore::Restoration;

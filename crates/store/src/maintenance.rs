@@ -3,6 +3,7 @@
 use crate::{
     command::Change,
     error::StoreError,
+    figures::Figures,
     machine::Answer,
     store::{Store, mismatch},
 };
@@ -11,6 +12,7 @@ use chronolith_proto::etcdserverpb::{
     HashKvRequest, HashKvResponse, HashResponse, Member, MemberListRequest, MemberListResponse,
     ResponseHeader, StatusResponse, alarm_request::AlarmAction,
 };
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// The etcd whose behaviour is followed: clients turn features on by it.
@@ -25,6 +27,19 @@ impl Store {
     pub async fn confirm_read(&self) -> Result<(), StoreError> {
         let _admitted = self.admit_read()?;
         self.inner.proposer.confirm_read().await
+    }
+
+    /// What was counted since the store was opened.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let (shared, proposals) = (&self.inner.shared, &self.inner.proposer.proposals);
+        Figures {
+            wal_syncs: shared.wal_syncs.counts(),
+            commits: shared.commits.counts(),
+            proposals_pending: proposals.pending.load(Ordering::Relaxed),
+            proposals_failed: proposals.failed.load(Ordering::Relaxed),
+            leader_changes: shared.leader_changes.load(Ordering::Relaxed),
+        }
     }
 
     /// How the member does.

@@ -13,6 +13,7 @@ use crate::{
     command::Envelopes,
     directory::{Directory, io_error},
     error::OpenError,
+    figures::{NoPeers, Timed},
     history::{Cadence, History, LedgerCommitment, MakeDurable, signing_key},
     machine::{Columns, Follows, Machine, Outcome, storage::Storage},
     proposer::Proposer,
@@ -27,7 +28,11 @@ use chronolith_engine::RocksEngine;
 use chronolith_mvcc::{Mvcc, Reader, Retention};
 use chronolith_raft::{RaftConfig, RaftHandle, RaftNode};
 use parking_lot::Mutex;
-use std::{fs, sync::Arc, time::Instant};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 impl Store {
     /// Opens the store in a directory, and replays what its log holds beyond the engine.
@@ -59,7 +64,7 @@ impl Store {
             storage.clone(),
             Arc::clone(&follows),
         )?;
-        let raft = start_raft(&config, &directory, machine, &damaged)?;
+        let raft = start_raft(&config, &directory, machine, &damaged, &shared)?;
         directory.log_has_begun()?;
         storage.set_aside(&damaged)?;
         let history = match config.verify {
@@ -69,6 +74,8 @@ impl Store {
         let envelopes = Envelopes::new(identity.member_id, identity.starts);
         let proposer = Arc::new(Proposer::new(raft, envelopes));
         shared.raise_term(proposer.status().term);
+        // Terms of the replay were not seen to begin; the one that this start began was.
+        shared.leader_changes.store(1, Ordering::Relaxed);
         // The replay granted leases as if they were new: they have what was last on record.
         shared.restart_clock(Instant::now());
         let upkeep = UpkeepThread {
@@ -124,18 +131,24 @@ fn start_raft(
     directory: &Directory,
     machine: Machine,
     damaged: &[Damaged],
+    shared: &Shared,
 ) -> Result<RaftHandle<Outcome>, OpenError> {
     let member = directory.identity().member_id;
     let raft = RaftConfig {
         checkpoint_every_entries: config.checkpoint_every_entries,
         ..RaftConfig::new(member, vec![member], directory.log())
     };
-    RaftNode::start(raft, machine).map_err(|error| match (&error, damaged.first()) {
-        (chronolith_raft::Error::Mismatch(_), Some(newest)) => OpenError::NoUsableCheckpoint {
-            path: directory.checkpoints(),
-            what: newest.what.clone(),
-        },
-        _ => error.into(),
+    let syncs = Arc::clone(&shared.wal_syncs);
+    let disk = chronolith_raft::Directory::open(&raft.log_dir, raft.sync_mode);
+    let disk = Timed { disk: disk.map_err(io_error(&raft.log_dir))?, syncs };
+    RaftNode::start_on(raft, machine, NoPeers, Arc::new(disk)).map_err(|error| {
+        match (&error, damaged.first()) {
+            (chronolith_raft::Error::Mismatch(_), Some(newest)) => OpenError::NoUsableCheckpoint {
+                path: directory.checkpoints(),
+                what: newest.what.clone(),
+            },
+            _ => error.into(),
+        }
     })
 }
 

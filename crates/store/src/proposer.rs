@@ -3,20 +3,23 @@
 use crate::{
     command::{Actor, Change, Envelopes},
     error::StoreError,
+    figures::Proposals,
     machine::Outcome,
 };
 use chronolith_raft::{ProposeError, RaftHandle, RaftStatus, ReadError, Role};
+use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 /// Proposes changes, and asks whether this member may answer reads.
 pub(crate) struct Proposer {
     raft: RaftHandle<Outcome>,
     envelopes: Envelopes,
+    pub(crate) proposals: Proposals,
 }
 
 impl Proposer {
     pub(crate) fn new(raft: RaftHandle<Outcome>, envelopes: Envelopes) -> Self {
-        Self { raft, envelopes }
+        Self { raft, envelopes, proposals: Proposals::default() }
     }
 
     /// Proposes a change, and waits until it is applied.
@@ -34,11 +37,14 @@ impl Proposer {
                 let _ = reply.send(result);
             }),
         );
-        match answer.await {
-            Ok(Ok(reply)) => Ok(reply.outcome),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(StoreError::Stopped),
-        }
+        let _pending = self.proposals.begin();
+        let outcome = match answer.await {
+            Ok(Ok(reply)) => return Ok(reply.outcome),
+            Ok(Err(error)) => error.into(),
+            Err(_) => StoreError::Stopped,
+        };
+        self.proposals.failed.fetch_add(1, Ordering::Relaxed);
+        Err(outcome)
     }
 
     /// Proposes a change of the system's own; tells whether it was applied.

@@ -2,6 +2,7 @@
 
 use crate::{
     error::StoreError,
+    figures::Durations,
     lease::{clock::LeaseClock, records::Lease},
     machine::{alarms::Alarms, applying::Effect},
 };
@@ -10,7 +11,10 @@ use chronolith_raft::Applied;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Instant,
 };
 use tokio::sync::watch;
@@ -26,6 +30,10 @@ pub(crate) struct Shared {
     corrupt: AtomicBool,
     /// The newest term heard of.
     term: AtomicU64,
+    /// Terms that were heard of since the replay: each has a leader.
+    pub(crate) leader_changes: AtomicU64,
+    pub(crate) commits: Durations,
+    pub(crate) wal_syncs: Arc<Durations>,
     scrubbed: watch::Sender<Scrubbed>,
     pub(crate) upkeep: Upkeep,
 }
@@ -124,7 +132,9 @@ impl Shared {
 
     /// A term was heard of; terms only grow.
     pub(crate) fn raise_term(&self, term: u64) {
-        self.term.fetch_max(term, Ordering::AcqRel);
+        if self.term.fetch_max(term, Ordering::AcqRel) < term {
+            self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn term(&self) -> u64 {

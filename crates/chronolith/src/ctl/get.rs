@@ -37,6 +37,9 @@ pub(crate) async fn run(args: &GetArgs, client: &Client, output: &Output) -> Res
         (true, _) => verified(args, client, output).await?,
         (false, Some(Moment::TimeMs(_))) => {
             let answer = at_time(args, client, 0, false).await?;
+            if answer.erased {
+                return Err(erased(args, answer.revision, ""));
+            }
             (answer.revision, answer.kv, None)
         }
         (false, at) => plain(args, at, client).await?,
@@ -98,14 +101,14 @@ async fn at_time(
         pinned_size,
         without_proof: !prove,
     };
-    let answer = client.ask(client.history().verified_get(request)).await?;
-    match answer.erased {
-        true => Err(Failure::Undecided(format!(
-            "the value of {} at revision {} was erased; its hash stays in the log",
-            args.key, answer.revision
-        ))),
-        false => Ok(answer),
-    }
+    client.ask(client.history().verified_get(request)).await
+}
+
+fn erased(args: &GetArgs, revision: i64, proven: &str) -> Failure {
+    Failure::Undecided(format!(
+        "the value of {} at revision {revision} was erased; its hash stays in the log{proven}",
+        args.key
+    ))
 }
 
 async fn verified(args: &GetArgs, client: &Client, output: &Output) -> Result<Got, Failure> {
@@ -113,6 +116,14 @@ async fn verified(args: &GetArgs, client: &Client, output: &Output) -> Result<Go
     let trusted = args.trust.read(client).await?;
     let answer = at_time(args, client, trusted.pinned_size(), true).await?;
     let checkpoint = trusted.accept(&answer.note, &answer.consistency)?;
+    if answer.erased {
+        // What is left is proven; what it was, nobody can tell any more.
+        let bundle = trusted.verify(&answer.bundle, &checkpoint)?;
+        trusted.keep_and_tell(&answer.note, &checkpoint, output)?;
+        let left = bundle.revisions.last().map(|revision| revision.entry.revision);
+        let left = left.map(|revision| format!(", proven in its place in revision {revision}"));
+        return Err(erased(args, answer.revision, &left.unwrap_or_default()));
+    }
     let Some(kv) = answer.kv else { return Ok((answer.revision, None, None)) };
     if kv.key != args.key.as_bytes() || kv.mod_revision > answer.revision {
         return Err(Failure::Tampered("the answer is to another question".to_owned()));

@@ -44,6 +44,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 /// One change of a batch.
@@ -153,6 +154,13 @@ impl History {
     #[must_use]
     pub fn watermark(&self) -> i64 {
         self.inner.following.watermark()
+    }
+
+    /// Time since the newest checkpoint was signed, or was found at the start; none where nothing is
+    /// signed yet.
+    #[must_use]
+    pub fn checkpoint_age(&self) -> Option<Duration> {
+        self.inner.notary.age()
     }
 
     /// The revision that a moment means.

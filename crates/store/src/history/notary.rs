@@ -80,6 +80,12 @@ impl Notary {
         Ok(Self { dir: dir.to_owned(), key, cadence, signed: Mutex::new(signed) })
     }
 
+    /// Time since the newest checkpoint was signed, as far as this process knows.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let signed = self.signed.lock();
+        signed.size.map(|_| signed.at.elapsed())
+    }
+
     pub(super) fn key(&self) -> &SigningKey {
         &self.key
     }

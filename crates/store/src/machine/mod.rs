@@ -39,6 +39,7 @@ use prost::Message;
 use std::{
     collections::BTreeMap,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 use storage::Storage;
 
@@ -169,7 +170,9 @@ impl StateMachine for Machine {
         }
         let Applying { mut versions, effects, .. } = applying;
         applied::write(versions.overlay(), self.columns.state, applied);
+        let since = Instant::now();
         let done = versions.commit(Durability::NoWal).map_err(ApplyError::Versions)?;
+        self.shared.commits.record(since.elapsed());
         // With the lock held: the follower takes runs in their order.
         self.history.get().map_or(Ok(()), |history| history.follow(done))?;
         drop(mvcc);
