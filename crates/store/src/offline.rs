@@ -13,13 +13,13 @@
 use crate::{
     checkpoints::{Checkpoints, Restored},
     directory::{self, Identity},
-    history::{Error, Progress, Report, Result, verify_log},
+    history::{Error, LedgerCommitment, Progress, Report, Result, verify_log},
     machine::{Columns, Follows, Machine, storage::Storage},
     shared::Shared,
 };
 use chronolith_engine::{Engine, MemoryEngine};
 use chronolith_ledger::{Policy, SignedNote, VerifierKey};
-use chronolith_mvcc::{Mvcc, Reader};
+use chronolith_mvcc::{Mvcc, Reader, Retention};
 use chronolith_raft::{
     Applied, Committed, Disk, DiskFile, EntryKind, LogConfig, LogEntry, Position, SegmentedLog,
     StateMachine, payload,
@@ -74,7 +74,9 @@ impl Offline {
             Some(identity) => served_engine(dir, identity)?,
             None => engine_in(&dir.join("engine"), dir.join("engine/CURRENT").exists())?,
         };
-        let mvcc = Mvcc::open(Arc::clone(&engine))?;
+        // An erasure among the entries to be applied leaves what it left when it was carried out.
+        let mvcc = Mvcc::open(Arc::clone(&engine))?
+            .committed_by(Arc::new(LedgerCommitment), Retention::Hashes);
         let reader = mvcc.reader();
         if let Some(identity) = &identity {
             replay(&engine, mvcc, dir, identity)?;

@@ -12,8 +12,11 @@ mod rows;
 mod victim;
 
 use rows::{ROWS, Row};
-use std::{fmt::Write as _, fs, path::Path};
-use victim::{Victim, verify};
+use rustix::process::Signal;
+use std::{fmt::Write as _, fs, path::Path, time::Duration};
+use support::{Node, Program};
+use tempfile::TempDir;
+use victim::{Victim, copy, verify};
 
 #[test]
 fn of_a_node_on_the_memory_engine() {
@@ -37,17 +40,70 @@ fn all_rows(engine: &'static str) {
 fn try_row(victim: &Victim, row: &Row) -> Result<(), String> {
     let (copy, pin) = (victim.copy(), victim.pin());
     let pin = row.pin.then_some(&*pin);
-    let (code, text) = verify(copy.path(), &victim.key(), pin);
+    let (subject, key) = match row.trail {
+        true => (copy.path().join("audit"), victim.trail_key()),
+        false => (copy.path().to_owned(), victim.key()),
+    };
+    let (code, text) = verify(&subject, &key, pin);
     if code != 0 {
         return Err(format!("{}: unchanged, and not proven: {text}", row.what));
     }
     (row.change)(victim, copy.path());
-    let (code, text) = verify(copy.path(), &victim.key(), pin);
+    let (code, text) = verify(&subject, &key, pin);
     let first = row.revision.map(|revision| format!("first bad revision: {revision}"));
     let named = text.contains(row.named) && first.is_none_or(|first| text.contains(&first));
     match code == row.exit && named {
         true => Ok(()),
         false => Err(format!("{}: exit code {code} instead of {}: {text}", row.what, row.exit)),
+    }
+}
+
+/// Nothing that a running node says is believed: a client finds an old directory and another history by its pin.
+#[test]
+fn of_a_running_node() {
+    let victim = Victim::new("memory");
+    let place = TempDir::new().unwrap();
+    let (dir, pin) = (place.path().join("data"), place.path().join("pin"));
+    let asked = |arguments: &[&str], pin: Option<&Path>| {
+        let program = Program::Chronolith { engine: "memory" };
+        let mut node = Node::start_in(program, place.path(), &[]);
+        let (code, text) =
+            victim::verify_with(Path::new(&node.endpoint()), &victim.key(), pin, arguments);
+        node.signal(Signal::TERM);
+        assert!(node.wait().success(), "{}", node.output());
+        (code, text)
+    };
+    copy(victim.copy().path(), &dir);
+    let (code, text) = asked(&[], Some(&pin));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("499 leaves, 499 entries"), "{text}");
+    let (code, text) = asked(&["--key", "key/7"], Some(&pin));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("13 revisions, none left out"), "{text}");
+    assert!(text.contains("continues the pinned checkpoint"), "{text}");
+    let (code, text) = asked(&["--revisions", "2-400"], Some(&pin));
+    assert_eq!(code, 0, "{text}");
+    let kept = fs::read(&pin).unwrap();
+
+    victim.bring_back(&dir);
+    assert_eq!(asked(&[], None).0, 0, "who kept nothing is told nothing");
+    let (code, text) = asked(&[], Some(&pin));
+    assert!(code == 1 && text.contains("rolled back"), "{code}: {text}");
+    victim.fork(&dir);
+    let (code, text) = asked(&[], Some(&pin));
+    assert!(code == 1 && text.contains("forked"), "{code}: {text}");
+    assert_eq!(fs::read(&pin).unwrap(), kept, "the pin stays with what was believed");
+}
+
+/// What a crash leaves is no tampering: the log is behind the revisions, and tiles may end anywhere.
+#[test]
+fn a_killed_node_is_proven_as_it_lies() {
+    let place = TempDir::new().unwrap();
+    for round in 0..3 {
+        victim::write_until_killed(place.path(), Duration::from_millis(1_300 + 170 * round));
+        let data = place.path().join("data");
+        let (code, text) = verify(&data, &data.join("ledger/log.vkey"), None);
+        assert_eq!(code, 0, "round {round}: {text}");
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Row {
     /// A part of what is said.
     pub(crate) named: &'static str,
     pub(crate) revision: Option<u64>,
+    /// Whether the audit trail is verified, and not the history.
+    pub(crate) trail: bool,
     pub(crate) change: fn(&Victim, &Path),
 }
 
@@ -25,11 +27,25 @@ const fn at(revision: u64, row: Row) -> Row {
 }
 
 const fn row(what: &'static str, named: &'static str, change: fn(&Victim, &Path)) -> Row {
-    Row { what, engines: BOTH, pin: false, exit: 1, named, revision: None, change }
+    Row { what, engines: BOTH, pin: false, exit: 1, named, revision: None, trail: false, change }
 }
 
 const fn only(engines: &'static [&'static str], row: Row) -> Row {
     Row { engines, ..row }
+}
+
+const fn of_the_trail(row: Row) -> Row {
+    Row { trail: true, engines: MEMORY, ..row }
+}
+
+/// Changes the lines of the audit trail's first file.
+fn lines(dir: &Path, change: impl FnOnce(&mut Vec<String>)) {
+    let mut found = files(&dir.join("audit"));
+    found.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    let text = fs::read_to_string(&found[0]).unwrap();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    change(&mut lines);
+    fs::write(&found[0], lines.join("\n") + "\n").unwrap();
 }
 
 const fn pinned(row: Row) -> Row {
@@ -172,4 +188,22 @@ pub(crate) const ROWS: &[Row] = &[
         "forked",
         Victim::fork,
     )),
+    of_the_trail(row("a line of the audit trail edited", "the line was changed", |_, dir| {
+        lines(dir, |lines| lines[20] = lines[20].replace("\"Put\"", "\"Get\""));
+    })),
+    of_the_trail(row("an event of the audit trail dropped", "the event is missing", |_, dir| {
+        lines(dir, |lines| drop(lines.remove(20)));
+    })),
+    of_the_trail(row(
+        "two events of the audit trail exchanged",
+        "stands at another place",
+        |_, dir| {
+            lines(dir, |lines| lines.swap(20, 30));
+        },
+    )),
+    of_the_trail(row("the checkpoint of the audit trail", "checkpoint", |_, dir| {
+        let path = dir.join("audit/checkpoint");
+        let second_line = fs::read_to_string(&path).unwrap().find('\n').unwrap() + 1;
+        flip(&path, |_| second_line);
+    })),
 ];

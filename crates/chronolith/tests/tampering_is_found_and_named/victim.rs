@@ -9,14 +9,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 use tempfile::TempDir;
 
 /// Writes before the directory is copied for the first time, and in all.
 const EARLY: i64 = 150;
 const ALL: i64 = 500;
-/// So that there are several checkpoints, and a tail of the Raft log behind the newest.
-const CHECKPOINT_EVERY: [&str; 2] = ["--snapshot-count", "120"];
+/// So that there are several checkpoints and a tail of the Raft log behind the newest, and an audit trail.
+const FLAGS: [&str; 4] = ["--snapshot-count", "120", "--audit", "on"];
 
 pub(crate) struct Victim {
     engine: &'static str,
@@ -40,6 +41,11 @@ impl Victim {
     /// The log's public key, as somebody took it who trusts it.
     pub(crate) fn key(&self) -> PathBuf {
         self.data().join("ledger/log.vkey")
+    }
+
+    /// The audit trail's public key.
+    pub(crate) fn trail_key(&self) -> PathBuf {
+        self.data().join("audit/log.vkey")
     }
 
     /// The checkpoint that somebody kept.
@@ -106,7 +112,7 @@ fn rewrite(engine: &dyn Engine, change: impl FnOnce(&dyn Engine, &mut WriteBatch
 
 /// Starts a node on `place/data`, writes one revision a number, and stops it in good order.
 fn write(engine: &'static str, place: &Path, numbers: impl Iterator<Item = i64>, value: &str) {
-    let mut node = Node::start_in(Program::Chronolith { engine }, place, &CHECKPOINT_EVERY);
+    let mut node = Node::start_in(Program::Chronolith { engine }, place, &FLAGS);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut kv = KvClient::new(node.channel());
@@ -122,10 +128,41 @@ fn write(engine: &'static str, place: &Path, numbers: impl Iterator<Item = i64>,
     assert!(node.wait().success(), "{}", node.output());
 }
 
+/// Starts a node on `place/data`, writes as fast as it answers, and kills it in the middle.
+pub(crate) fn write_until_killed(place: &Path, after: Duration) {
+    let mut node = Node::start_in(Program::Chronolith { engine: "memory" }, place, &FLAGS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let writer = |name: u32| {
+            let mut kv = KvClient::new(node.channel());
+            async move {
+                for number in 0.. {
+                    let (key, value) =
+                        (format!("{name}/{}", number % 9).into(), format!("{number}").into());
+                    let put = PutRequest { key, value, ..PutRequest::default() };
+                    kv.put(put).await.unwrap();
+                }
+            }
+        };
+        let writers = async { tokio::join!(writer(1), writer(2), writer(3), writer(4)) };
+        assert!(tokio::time::timeout(after, writers).await.is_err(), "they write for ever");
+    });
+    node.kill();
+}
+
 /// Exit code and text of `chronolith verify`.
 pub(crate) fn verify(dir: &Path, key: &Path, pin: Option<&Path>) -> (i32, String) {
+    verify_with(dir, key, pin, &[])
+}
+
+pub(crate) fn verify_with(
+    subject: &Path,
+    key: &Path,
+    pin: Option<&Path>,
+    arguments: &[&str],
+) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chronolith"));
-    command.arg("verify").arg(dir).arg("--trust").arg(key);
+    command.arg("verify").arg(subject).arg("--trust").arg(key).args(arguments);
     if let Some(pin) = pin {
         command.arg("--pin").arg(pin);
     }
