@@ -28,7 +28,7 @@ use crate::writer::{Partial, Writer};
 
 /// Memory that an index may use for points unless told otherwise.
 pub const DEFAULT_BUDGET_BYTES: u64 = 1 << 30;
-/// Series that an index may hold unless told otherwise: about 300 bytes each without points.
+/// Series that an index may hold unless told otherwise: about 600 bytes each without points.
 pub const DEFAULT_MAX_SERIES: u32 = 1 << 20;
 
 /// How often an index applies its retention by itself unless told otherwise: points outlive their age by
