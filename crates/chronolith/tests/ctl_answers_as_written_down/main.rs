@@ -71,13 +71,14 @@ fn replay(name: &str, extra: &[&str]) {
     let session = Session { node: &node, dir: dir.path().to_str().unwrap() };
     let mut said = String::new();
     for line in written.lines() {
-        if line.is_empty() || line.starts_with('#') {
+        // Everything else is an answer: an empty line may be a part of one.
+        if line.starts_with('#') {
             writeln!(said, "{line}").unwrap();
         } else if let Some(command) = line.strip_prefix("$ ") {
             writeln!(said, "{line}\n{}", session.run(command)).unwrap();
         }
     }
-    let said = said.replace("\n\n\n", "\n\n");
+    let said = format!("{}\n", said.trim_end());
     if std::env::var_os("CHRONOLITH_BLESS").is_some() {
         fs::write(&path, &said).unwrap();
     }
