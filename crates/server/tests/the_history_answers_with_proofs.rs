@@ -9,11 +9,12 @@ use chronolith_ledger::{
     Bundle, Checkpoint, Hash, Policy, ProofFile, SignedNote, VerifierKey, verify_consistency,
 };
 use chronolith_proto::{
-    etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest},
+    etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest},
     history::{
-        CheckpointRequest, ConsistencyRequest, DiffRequest, KeyHistoryRequest, Moment,
-        ProveRequest, RestorePrefixRequest, RevisionRange, VerifiedGetRequest, VerifiedPutRequest,
-        history_client::HistoryClient, key_version::State, moment, prove_request::What,
+        CheckpointRequest, ConsistencyRequest, DiffRequest, EraseRequest, KeyHistoryRequest,
+        Moment, ProveRequest, RestorePrefixRequest, RevisionRange, VerifiedGetRequest,
+        VerifiedPutRequest, history_client::HistoryClient, key_version::State, moment,
+        prove_request::What,
     },
 };
 use chronolith_store::Verify;
@@ -150,8 +151,11 @@ async fn what_cannot_be_proven_is_said() {
     refused(history.prove(empty).await, Code::InvalidArgument, "key is not provided");
     let compact = CompactionRequest { revision: 4, physical: true };
     node.kv().await.compact(compact).await.unwrap();
-    let compacted = history.prove(revisions(2, 2)).await;
-    refused(compacted, Code::OutOfRange, "compacted");
+    let compacted = history.prove(revisions(2, 3)).await.unwrap().into_inner();
+    let bundle = Bundle::decode(&compacted.bundle).unwrap();
+    bundle.verify(&policy(&mut history).await).unwrap();
+    let shown = |revision: usize| bundle.revisions[revision - 2].ops.len();
+    assert_eq!((shown(2), shown(3)), (0, 1), "a=1 was superseded; b=2 was the state at revision 4");
 }
 
 #[tokio::test]
@@ -392,6 +396,34 @@ async fn a_prefix_goes_back_to_what_it_was_in_a_new_revision() {
         Code::InvalidArgument,
         "to go back to",
     );
+}
+
+#[tokio::test]
+async fn an_erased_value_is_told_from_one_that_never_was() {
+    let (node, mut history) = node().await;
+    let policy = policy(&mut history).await;
+    let erase = |key: &'static str, from, to| EraseRequest {
+        key: key.into(),
+        revisions: Some(RevisionRange { from, to }),
+        reason: "asked for".to_owned(),
+    };
+    refused(history.erase(erase("a", 2, 4)).await, Code::FailedPrecondition, "put another value");
+    let erased = history.erase(erase("a", 2, 3)).await.unwrap().into_inner();
+    assert_eq!(erased.revisions, [2]);
+    assert!(history.erase(erase("a", 2, 3)).await.unwrap().into_inner().revisions.is_empty());
+    let get = VerifiedGetRequest { key: "a".into(), at: at(3), ..Default::default() };
+    let answer = history.verified_get(get).await.unwrap().into_inner();
+    assert!(answer.erased && answer.kv.is_none());
+    let bundle = Bundle::decode(&answer.bundle).unwrap();
+    bundle.verify(&policy).unwrap();
+    assert_eq!((bundle.revisions[0].entry.revision, bundle.revisions[0].ops.len()), (2, 1));
+    assert!(bundle.revisions[0].ops[0].record().unwrap().is_none(), "nothing but the hash");
+    let versions = KeyHistoryRequest { key: "a".into(), ..Default::default() };
+    let versions = history.key_history(versions).await.unwrap().into_inner().versions;
+    let states: Vec<_> = versions.iter().map(|it| (it.revision, it.state())).collect();
+    assert_eq!(states, [(4, State::Value), (2, State::Erased)]);
+    let get = RangeRequest { key: "a".into(), revision: 3, ..Default::default() };
+    refused(node.kv().await.range(get).await, Code::OutOfRange, "has been erased");
 }
 
 #[tokio::test]
