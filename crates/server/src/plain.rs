@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /health /livez /readyz /version /metrics ─▶ probe
-//! /api/v1/history/…                        ─▶ history::http
+//! /api/v1/history/… /api/v1/audit/…         ─▶ history::http
 //! /tlog/main/…                             ─▶ history::tiles
 //! ```
 //! Only some paths take a body; it is read when it is wanted, within a limit of bytes and of time, and

@@ -1,4 +1,4 @@
-//! The history for whoever has no gRPC: the same answers as JSON, over HTTP/1.1 and HTTP/2.
+//! The history and the audit trail for whoever has no gRPC: the same answers as JSON, over HTTP/1.1 and HTTP/2.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failing test may panic")]
 
 mod common;
@@ -117,6 +117,61 @@ async fn writing_is_a_post_with_a_json_body() {
     let request = json!({ "prefix": base64("a/"), "to": { "revision": 2 } });
     let done = write(&node, "restore", &request).await.json();
     assert_eq!((&done["new_revision"], &done["new_revisions"]), (&json!("6"), &json!(["6"])));
+}
+
+#[tokio::test]
+async fn erasing_is_a_post_and_reading_says_so() {
+    let node = node().await;
+    let request = json!({
+        "key": base64("a/x"),
+        "revisions": { "from": 2, "to": "2" },
+        "reason": "asked for by its owner",
+    });
+    let answer = write(&node, "erase", &request).await;
+    assert_eq!((answer.code, &answer.json()["revisions"]), (200, &json!(["2"])));
+    let versions = read(&node, "versions?key=a/x").await;
+    let states: Vec<_> =
+        versions["versions"].as_array().unwrap().iter().map(|version| &version["state"]).collect();
+    assert_eq!(states, ["VALUE", "ERASED"]);
+    let got = read(&node, "get?key=a/x&revision=3").await;
+    assert_eq!(got["erased"], true);
+    let bundle = Bundle::decode(&bytes(&got["bundle"])).unwrap();
+    bundle.verify(&policy(&node).await).unwrap();
+}
+
+#[tokio::test]
+async fn the_audit_trail_is_json_too() {
+    let node =
+        Node::start_with(|config| config.audit = Some(chronolith_server::AuditConfig::default()))
+            .await;
+    for key in ["a/x", "b/y", "a/z"] {
+        let request = json!({ "key": base64(key), "value": base64("v") });
+        assert_eq!(write(&node, "put", &request).await.code, 200);
+    }
+    let page = |query: &str| {
+        let path = format!("/api/v1/audit/{query}");
+        let node = &node;
+        async move { node.fetch("GET", &path, &[], b"").await }
+    };
+    let answer = page("query?call=VerifiedPut&key_prefix=a%2F&limit=1").await.json();
+    let event = |answer: &Value| -> Value {
+        serde_json::from_str(answer["events"][0].as_str().unwrap()).unwrap()
+    };
+    assert_eq!((&event(&answer)["key"], &answer["more"]), (&json!("a/x"), &json!(true)));
+    let after = answer["last_sequence"].as_str().unwrap();
+    let rest = page(&format!("query?call=VerifiedPut&key_prefix=a/&after_sequence={after}")).await;
+    assert_eq!(event(&rest.json())["key"], "a/z");
+
+    let answer = page("checkpoint").await.json();
+    let key = VerifierKey::parse(answer["verifier_key"].as_str().unwrap()).unwrap();
+    Policy::log_only(key).unwrap().open(&note(&answer["note"])).unwrap();
+    assert_eq!(page("query?usr=x").await.code, 400);
+    assert_eq!(page("nothing").await.code, 404);
+
+    let without = Node::start().await;
+    let answer = without.fetch("GET", "/api/v1/audit/query", &[], b"").await;
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(answer.code == 400 && text.contains("--audit on"), "{text}");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! `/api/v1/history/…`: the calls of the history for whoever has no gRPC.
+//! `/api/v1/history/…` and `/api/v1/audit/…`: the calls of the history and of the audit trail for whoever
+//! has no gRPC.
 //!
 //! Reading is GET with a query, bytes percent-encoded; writing is POST with a JSON body. Both answer JSON,
 //! and an error as etcd's gateway does: `{"code": …, "error": …, "message": …}`.
@@ -8,7 +9,7 @@ use super::{
     json::{Answer, Fields, Request},
 };
 use crate::{
-    audit::{Answered, Asked, Trail},
+    audit::{self, Answered, Asked, Trail},
     methods::Method as Rpc,
     node::Node,
     plain::{Body, JSON, method_not_allowed, page, status_page},
@@ -17,36 +18,50 @@ use crate::{
 };
 use bytes::Bytes;
 use chronolith_proto::history::{
-    CheckpointRequest, ConsistencyRequest, DiffRequest, EraseRequest, KeyHistoryRequest, Moment,
-    ProveRequest, RestorePrefixRequest, RevisionRange, VerifiedGetRequest, VerifiedPutRequest,
-    moment, prove_request::What,
+    AuditCheckpointRequest, AuditQueryRequest, CheckpointRequest, ConsistencyRequest, DiffRequest,
+    EraseRequest, KeyHistoryRequest, Moment, ProveRequest, RestorePrefixRequest, RevisionRange,
+    VerifiedGetRequest, VerifiedPutRequest, moment, prove_request::What,
 };
 use chronolith_store::Store;
 use http::{Method, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 use std::time::Instant;
 
-/// What all paths begin with.
-pub(crate) const ROOT: &str = "/api/v1/history/";
+/// What all paths begin with; the service's name and the call's follow.
+pub(crate) const ROOT: &str = "/api/v1/";
 
 /// Answers a request below [`ROOT`].
 pub(crate) async fn answer(node: &Node, peer: &str, head: &Parts, body: Body) -> Response<Bytes> {
     let name = head.uri.path().strip_prefix(ROOT).unwrap_or_default();
     let call = Call { node, peer, head };
-    let answer = match (name, &head.method) {
-        ("checkpoint" | "consistency" | "proof" | "versions" | "get" | "diff", &Method::GET) => {
-            call.read(name).await
-        }
-        ("put" | "restore" | "erase", &Method::POST) => call.write(name, body).await,
-        ("checkpoint" | "consistency" | "proof" | "versions" | "get" | "diff", _) => {
-            return method_not_allowed("GET");
-        }
-        ("put" | "restore" | "erase", _) => return method_not_allowed("POST"),
+    let answer = match (is_read(name), is_write(name)) {
+        (true, _) if head.method == Method::GET => call.read(name).await,
+        (_, true) if head.method == Method::POST => call.write(name, body).await,
+        (true, _) => return method_not_allowed("GET"),
+        (_, true) => return method_not_allowed("POST"),
         _ => Err(Status::new(Code::NotFound, format!("chronolith: there is no {ROOT}{name}"))),
     };
     match answer {
         Ok(json) => page(StatusCode::OK, JSON, json),
         Err(status) => status_page(&status),
     }
+}
+
+fn is_read(name: &str) -> bool {
+    matches!(
+        name,
+        "history/checkpoint"
+            | "history/consistency"
+            | "history/proof"
+            | "history/versions"
+            | "history/get"
+            | "history/diff"
+            | "audit/query"
+            | "audit/checkpoint"
+    )
+}
+
+fn is_write(name: &str) -> bool {
+    matches!(name, "history/put" | "history/restore" | "history/erase")
 }
 
 /// One request, which is counted and audited as the gRPC method that it stands for.
@@ -60,28 +75,37 @@ impl Call<'_> {
     async fn read(&self, name: &str) -> Result<Bytes, Status> {
         let (node, query) = (self.node, &Query::of(&self.head.uri));
         match name {
-            "checkpoint" => {
+            "history/checkpoint" => {
                 let request = query.only(&[]).map(|()| CheckpointRequest {});
                 let request = request.map_err(|why| invalid(&why));
                 self.carry_out(Rpc::Checkpoint, request, |_, it| answers::checkpoint(node, it))
                     .await
             }
-            "consistency" => {
+            "history/consistency" => {
                 let request = consistency(query);
                 self.carry_out(Rpc::Consistency, request, |_, it| answers::consistency(node, it))
                     .await
             }
-            "proof" => {
+            "history/proof" => {
                 self.carry_out(Rpc::Prove, proof(query), |_, it| answers::prove(node, it)).await
             }
-            "versions" => {
+            "history/versions" => {
                 let request = versions(query);
                 self.carry_out(Rpc::KeyHistory, request, |_, it| answers::key_history(node, it))
                     .await
             }
-            "get" => {
+            "history/get" => {
                 let request = get(query);
                 self.carry_out(Rpc::VerifiedGet, request, |_, it| answers::verified_get(node, it))
+                    .await
+            }
+            "audit/query" => {
+                let request = audit_query(query);
+                self.carry_out(Rpc::AuditQuery, request, |_, it| audit::query(node, it)).await
+            }
+            "audit/checkpoint" => {
+                let request = audit_checkpoint(query);
+                self.carry_out(Rpc::AuditCheckpoint, request, |_, it| audit::checkpoint(node, it))
                     .await
             }
             _ => self.carry_out(Rpc::Diff, diff(query), |_, it| answers::diff(node, it)).await,
@@ -92,12 +116,12 @@ impl Call<'_> {
         let node = self.node;
         let body = self.body(body).await;
         match name {
-            "put" => {
+            "history/put" => {
                 let request = body.and_then(|body| parse::<VerifiedPutRequest>(&body));
                 let serve = async |store, it| answers::verified_put(node, &store, it).await;
                 self.carry_out(Rpc::VerifiedPut, request, serve).await
             }
-            "restore" => {
+            "history/restore" => {
                 let request = body.and_then(|body| parse::<RestorePrefixRequest>(&body));
                 let serve = async |store, it| answers::restore_prefix(node, &store, it).await;
                 self.carry_out(Rpc::RestorePrefix, request, serve).await
@@ -178,6 +202,11 @@ fn bytes(query: &Query<'_>, name: &str) -> Result<Bytes, Status> {
     decoded.map(Bytes::from).ok_or_else(|| invalid(&format!("{name} is not percent-encoded")))
 }
 
+fn text(query: &Query<'_>, name: &str) -> Result<String, Status> {
+    let bytes = bytes(query, name)?.to_vec();
+    String::from_utf8(bytes).map_err(|_| invalid(&format!("{name} is not UTF-8")))
+}
+
 /// `NAME` as a revision, or `NAME_time_ms`.
 fn moment_of(query: &Query<'_>, revision: &str, time: &str) -> Result<Option<Moment>, Status> {
     let at = match (query.value(revision), query.value(time)) {
@@ -247,4 +276,34 @@ fn diff(query: &Query<'_>) -> Result<DiffRequest, Status> {
         limit: number(query, "limit")?,
         after_key: bytes(query, "after_key")?,
     })
+}
+
+fn audit_query(query: &Query<'_>) -> Result<AuditQueryRequest, Status> {
+    query
+        .only(&[
+            "from_ms",
+            "to_ms",
+            "user",
+            "key_prefix",
+            "call",
+            "only_failed",
+            "limit",
+            "after_sequence",
+        ])
+        .map_err(|why| invalid(&why))?;
+    Ok(AuditQueryRequest {
+        from_ms: number(query, "from_ms")?,
+        to_ms: number(query, "to_ms")?,
+        user: text(query, "user")?,
+        key_prefix: bytes(query, "key_prefix")?,
+        call: text(query, "call")?,
+        only_failed: query.value("only_failed").is_some_and(|value| value != "false"),
+        limit: number(query, "limit")?,
+        after_sequence: number(query, "after_sequence")?,
+    })
+}
+
+fn audit_checkpoint(query: &Query<'_>) -> Result<AuditCheckpointRequest, Status> {
+    query.only(&["pinned_size"]).map_err(|why| invalid(&why))?;
+    Ok(AuditCheckpointRequest { pinned_size: number(query, "pinned_size")? })
 }

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use chronolith_proto::{
     etcdserverpb::{PutRequest, PutResponse, ResponseHeader},
     history::{
-        CheckpointResponse, ConsistencyResponse, DiffResponse, Difference, EraseRequest,
-        EraseResponse, KeyHistoryResponse, KeyVersion, Moment, ProveResponse, RestorePrefixRequest,
-        RestorePrefixResponse, RevisionRange, VerifiedGetResponse, VerifiedPutRequest,
-        VerifiedPutResponse, moment,
+        AuditCheckpointResponse, AuditQueryResponse, CheckpointResponse, ConsistencyResponse,
+        DiffResponse, Difference, EraseRequest, EraseResponse, KeyHistoryResponse, KeyVersion,
+        Moment, ProveResponse, RestorePrefixRequest, RestorePrefixResponse, RevisionRange,
+        VerifiedGetResponse, VerifiedPutRequest, VerifiedPutResponse, moment,
     },
     mvccpb::KeyValue,
 };
@@ -146,6 +146,15 @@ answers! {
     EraseResponse: |it| Object::default()
         .header(it.header.as_ref())
         .list("revisions", numbers(&it.revisions));
+    // The lines as they stand in the files: byte for byte what the audit log's leaves are made of.
+    AuditQueryResponse: |it| Object::default()
+        .list("events", it.events.iter().map(|line| line.as_str().into()).collect())
+        .uint("last_sequence", it.last_sequence)
+        .flag("more", it.more);
+    AuditCheckpointResponse: |it| Object::default()
+        .text("note", &it.note)
+        .text("verifier_key", &it.verifier_key)
+        .list("consistency", all_base64(&it.consistency));
 }
 
 fn key_value(kv: &KeyValue) -> Object {
