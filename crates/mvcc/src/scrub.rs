@@ -76,7 +76,20 @@ impl Mvcc {
     /// Looks up keys and removes superseded records, `max_records` of both together, and says whether
     /// more are left. Call it between runs until it answers false. The versions of one revision go
     /// together, as they came.
+    ///
+    /// Lost in a crash, it is done again. That holds where nothing of the engine's is durable but whole
+    /// checkpoints; where writes are, see [`scrub_step_logged`](Self::scrub_step_logged).
     pub fn scrub_step(&mut self, max_records: usize) -> Result<bool> {
+        self.scrub_step_as(max_records, Durability::NoWal)
+    }
+
+    /// The same, in the engine's own log: for stores whose writes are there. An erasure that builds on
+    /// what a removal left must not outlive it.
+    pub fn scrub_step_logged(&mut self, max_records: usize) -> Result<bool> {
+        self.scrub_step_as(max_records, Durability::Buffered)
+    }
+
+    fn scrub_step_as(&mut self, max_records: usize, durability: Durability) -> Result<bool> {
         let compact = self.core.compact();
         let scrubbed = self.core.meta(SCRUBBED_KEY)?.unwrap_or(NEVER_COMPACTED);
         if scrubbed >= compact {
@@ -106,8 +119,7 @@ impl Mvcc {
         let batch = step.batch;
         // Released first, or the memory engine copies what it shares with the batch.
         drop(snapshot);
-        // Lost in a crash, it is done again: nothing waits for it to be durable.
-        self.core.engine.write(batch, Durability::NoWal)?;
+        self.core.engine.write(batch, durability)?;
         Ok(more)
     }
 

@@ -234,6 +234,15 @@ fn kept_is_proven(steps: Vec<Step>, meta_retention: Duration) {
     }
 }
 
+/// The removal was not in the engine's log and what was erased after it was: a version came back that
+/// the revision log had no change for.
+#[test]
+fn an_erasure_outlives_a_restart_together_with_the_compaction_before_it() {
+    let put = |number| Step::Write(vec![(number, true)]);
+    let steps = vec![put(0), put(0), put(0), Step::Compact(4), Step::Erase(0, 2, 0), Step::Reopen];
+    kept_is_proven(steps, Duration::MAX);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10))]
 

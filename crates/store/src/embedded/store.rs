@@ -331,7 +331,7 @@ impl Store {
             history.sync()?;
         }
         // In steps, so that no batch is without limit.
-        while mvcc.scrub_step(SCRUB_RECORDS)? {}
+        while mvcc.scrub_step_logged(SCRUB_RECORDS)? {}
         self.engine.flush()?;
         Ok(())
     }
