@@ -42,6 +42,10 @@ pub struct ServeArgs {
     /// Whether the history is hashed into a log that proves it: off or async [default: async]
     #[arg(long, env = "CHRONOLITH_VERIFY")]
     pub verify: Option<Verify>,
+    /// How long versions that a compaction removed keep everything but their value, like 24h; without it
+    /// their hashes only. The memory engine keeps 300 to 800 bytes for each
+    #[arg(long, value_name = "DURATION", env = "CHRONOLITH_META_RETENTION")]
+    pub meta_retention: Option<String>,
     /// Addresses to listen on for clients, comma-separated [default: http://127.0.0.1:2379]
     #[arg(
         long,
@@ -222,6 +226,7 @@ impl ServeArgs {
         Ok(Config {
             engine: self.engine.unwrap_or(EngineKind::Memory),
             verify: self.verify.unwrap_or_default(),
+            meta_retention: self.meta_retention.as_deref().map(duration).transpose()?,
             name: or.text(self.name, "ETCD_NAME", NAME),
             listen: addresses(&listen)?,
             checkpoint_every_entries: or.value(
@@ -408,6 +413,16 @@ mod tests {
         assert!(settings(None, closed).unwrap_err().contains("--audit-fail-mode does nothing"));
         let nothing = AuditArgs { audit_queue_events: Some(0), ..AuditArgs::default() };
         assert!(settings(Some(Switch::On), nothing).unwrap_err().contains("--audit-queue-events"));
+    }
+
+    #[test]
+    fn what_compaction_keeps_is_a_duration_or_hashes_only() {
+        assert_eq!(resolve(ServeArgs::default(), &[]).unwrap().meta_retention, None);
+        let keep =
+            |text: &str| ServeArgs { meta_retention: Some(text.into()), ..ServeArgs::default() };
+        let config = resolve(keep("24h"), &[]).unwrap();
+        assert_eq!(config.meta_retention, Some(Duration::from_secs(86_400)));
+        assert!(resolve(keep("long"), &[]).is_err());
     }
 
     #[test]

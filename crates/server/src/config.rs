@@ -138,6 +138,8 @@ pub struct Config {
     pub engine: EngineKind,
     /// Whether the history is hashed into a log that proves it.
     pub verify: Verify,
+    /// How long versions that a compaction removed keep everything but their value; none is hashes only.
+    pub meta_retention: Option<Duration>,
     /// The member's name, as `MemberList` shows it.
     pub name: String,
     /// Where clients are listened for; port 0 chooses a free one.
@@ -161,6 +163,7 @@ impl Config {
             data_dir: data_dir.into(),
             engine: EngineKind::Memory,
             verify: Verify::default(),
+            meta_retention: None,
             name: "default".to_owned(),
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             checkpoint_every_entries: 10_000,

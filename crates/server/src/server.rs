@@ -207,6 +207,9 @@ async fn open(config: &Config, addresses: &[SocketAddr]) -> Result<Store, Error>
     let settings = StoreConfig {
         engine: config.engine,
         verify: config.verify,
+        meta_retention_ms: config
+            .meta_retention
+            .map(|keep| u64::try_from(keep.as_millis()).unwrap_or(u64::MAX)),
         name: config.name.clone(),
         client_urls: addresses.iter().map(|address| format!("http://{address}")).collect(),
         checkpoint_every_entries: config.checkpoint_every_entries,
