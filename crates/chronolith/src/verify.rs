@@ -14,10 +14,12 @@ mod online;
 mod tiles;
 
 use crate::ctl::failure::Failure;
-use chronolith_ledger::{Bundle, Checkpoint, Policy, ProofFile, SignedNote, Verdict, VerifierKey};
+use chronolith_ledger::{
+    Bundle, Checkpoint, MAX_BUNDLE_BYTES, Policy, ProofFile, SignedNote, Verdict, VerifierKey,
+};
 use chronolith_store::{
-    embedded::{self, Options, Report, Store, verify_directory},
-    offline::is_database,
+    embedded::{self, Report},
+    offline::{Offline, is_database},
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -30,6 +32,8 @@ use std::{
 
 const PROOF_FILE_BEGINS: &[u8] = b"c2sp.org/tlog-proof@";
 const BUNDLE_BEGINS: &[u8] = b"chronolith/bundle/";
+/// Revisions whose proof is made at once: each costs a path of hashes, and all are in memory.
+const PROVEN_AT_ONCE: i64 = 1_000;
 
 /// What to verify, and whom to trust.
 #[derive(Args, Debug)]
@@ -52,14 +56,16 @@ pub(crate) struct VerifyArgs {
     /// How many of the cosigners must have signed; all of them if not given.
     #[arg(long, requires = "cosigner")]
     quorum: Option<usize>,
-    /// Verify the whole history of one key. For embedded databases, bundles and servers.
-    #[arg(long, conflicts_with = "revisions")]
+    /// Prove the whole history of one key, too. Of a directory (which is only read: what no checkpoint in it
+    /// speaks of is refused), a bundle or a server.
+    #[arg(long, group = "part")]
     key: Option<String>,
-    /// Verify these revisions, FROM-TO. For embedded databases and servers.
-    #[arg(long, value_name = "FROM-TO", value_parser = revisions)]
+    /// Prove these revisions, FROM-TO, too. Of a directory or a server.
+    #[arg(long, value_name = "FROM-TO", value_parser = revisions, group = "part")]
     revisions: Option<RangeInclusive<i64>>,
-    /// Write the proof that was made (of --key or --revisions) into this file.
-    #[arg(long, value_name = "FILE")]
+    /// Write the proof of --key or --revisions into this file, as a bundle: `verify FILE --trust KEY` proves
+    /// it anywhere.
+    #[arg(long, value_name = "FILE", requires = "part")]
     export: Option<PathBuf>,
 }
 
@@ -202,6 +208,13 @@ fn directories(args: &VerifyArgs) -> Outcome {
     if found.is_empty() {
         return Err(unverifiable("there is no database in this directory").into());
     }
+    let databases = found.iter().filter(|dir| !audit::is_trail(dir)).count();
+    if (args.key.is_some() || args.revisions.is_some()) && databases != 1 {
+        return Err(unverifiable(&format!(
+            "--key and --revisions are of one database, and there are {databases} in here: name one"
+        ))
+        .into());
+    }
     let proven: Vec<_> = found
         .iter()
         .map(|dir| match audit::is_trail(dir) {
@@ -235,23 +248,22 @@ fn directory(args: &VerifyArgs, dir: &Path) -> Outcome {
             "note: checked against the key in the directory itself; --trust names one you know"
         );
     }
+    let offline = Offline::open(dir)?;
+    let policy = Policy::log_only(trusted.map_or_else(|| offline.verifier_key(), Ok)?)?;
     let bar = progress_bar("revisions");
     let mut progress = |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     };
-    let report = verify_directory(dir, trusted.as_ref(), pinned.as_ref(), &mut progress);
+    let report = offline.verify(&policy, pinned.as_ref(), &mut progress);
     bar.finish_and_clear();
     let report = report?;
     if report.checkpoint.is_none() {
         // Records and tiles that agree with each other could be anybody's.
         return Err(unverifiable("nothing in this database has been signed yet").into());
     }
-    let parts = match (&args.key, &args.revisions) {
-        (None, None) => String::new(),
-        _ => part(args, dir, trusted)?,
-    };
-    Ok(format!("{}: {}{parts}", dir.display(), in_words(&report)))
+    let part = part(args, &offline, &policy)?;
+    Ok(format!("{}: {}{part}", dir.display(), in_words(&report)))
 }
 
 fn in_words(report: &Report) -> String {
@@ -267,44 +279,38 @@ fn in_words(report: &Report) -> String {
 }
 
 /// One key or some revisions of a database, by a proof that is checked like anybody's.
-fn part(
-    args: &VerifyArgs,
-    dir: &Path,
-    trusted: Option<VerifierKey>,
-) -> Result<String, embedded::Error> {
-    if !dir.join("engine").is_dir() || dir.join("ledger").is_dir() {
-        return Err(unverifiable(
-            "the whole directory is proven; for a key or some revisions of a node ask the running node: \
-             chronolith verify http://HOST:PORT --key KEY",
-        ));
+fn part(args: &VerifyArgs, offline: &Offline, policy: &Policy) -> Result<String, embedded::Error> {
+    if let Some(key) = &args.key {
+        let bundle = offline.prove_key(key.as_bytes())?;
+        bundle.verify_history(policy, key.as_bytes())?;
+        export(args, &bundle)?;
+        let versions = bundle.revisions.len();
+        return Ok(format!("\n{key}: {versions} revisions, none left out in between"));
     }
-    let (parent, name) = (dir.parent().unwrap_or(Path::new(".")), dir.file_name());
-    let name = name
-        .and_then(|name| name.to_str())
-        .ok_or_else(|| unverifiable("the directory has no name"))?;
-    let on_disk = dir.join("engine/CURRENT").exists();
-    let store = Store::open_with(parent, &Options { on_disk, ..Options::named(name) })?;
-    let policy = trusted.map_or_else(|| store.policy(), |key| Ok(Policy::log_only(key)?))?;
-    let (bundle, what) = match (&args.key, &args.revisions) {
-        (Some(key), _) => {
-            let bundle = store.prove(key)?;
-            bundle.verify_history(&policy, key.as_bytes())?;
-            let versions = bundle.revisions.len();
-            (bundle, format!("\n{key}: {versions} revisions, none left out in between"))
-        }
-        (None, Some(range)) => {
-            let bundle = store.prove_range(*range.start(), *range.end())?;
-            bundle.verify(&policy)?;
-            let count = bundle.revisions.len();
-            (bundle, format!("\n{count} of revisions {} to {}", range.start(), range.end()))
-        }
-        (None, None) => return Ok(String::new()),
-    };
-    if let Some(path) = &args.export {
-        fs::write(path, bundle.encode()).map_err(io(path))?;
+    let Some(range) = &args.revisions else { return Ok(String::new()) };
+    let (from, to) = (*range.start(), *range.end());
+    // A proof that nobody keeps need not be in one piece.
+    let at_once = if args.export.is_some() { i64::MAX } else { PROVEN_AT_ONCE };
+    let mut next = from;
+    while next <= to {
+        let end = to.min(next.saturating_add(at_once - 1));
+        let bundle = offline.prove_range(next, end)?;
+        bundle.verify(policy)?;
+        export(args, &bundle)?;
+        next = end + 1;
     }
-    store.close()?;
-    Ok(what)
+    Ok(format!("\nrevisions {from} to {to}"))
+}
+
+fn export(args: &VerifyArgs, bundle: &Bundle) -> Result<(), embedded::Error> {
+    let Some(path) = &args.export else { return Ok(()) };
+    let bytes = bundle.encode();
+    if bytes.len() > MAX_BUNDLE_BYTES {
+        return Err(unverifiable(&format!(
+            "the proof would be larger than {MAX_BUNDLE_BYTES} bytes: export fewer revisions"
+        )));
+    }
+    fs::write(path, bytes).map_err(io(path))
 }
 
 /// A bar on a terminal, and nothing anywhere else.

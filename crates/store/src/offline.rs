@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! served:    IDENTITY · checkpoints/ or engine/ ─▶ engine ─ Raft log's later entries, applied again ─┐
-//! embedded:  engine/ (its own log included) ─▶ engine ──────────────────────────────────────────────┼─▶ verify
+//! embedded:  engine/ (its own log included) ─▶ engine ──────────────────────────────────────────────┼─▶ verify, prove
 //! both:      log.vkey · tlog/ (served: in ledger/) ────────────────────────────────────────────────┘
 //! ```
 //! Invariants:
 //! * Nothing in the directory is written, not even what an opening would repair: what is replayed stays in
 //!   memory, RocksDB works on a copy that shares its table files, and the Raft log's repairs go nowhere.
 //! * A file that any restart would pass over, such as the newest checkpoint of two, is damage here.
+
+mod proofs;
 
 use crate::{
     checkpoints::{Checkpoints, Restored},

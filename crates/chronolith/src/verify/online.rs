@@ -6,7 +6,7 @@
 //! ```
 
 use super::{
-    Outcome, Refused, VerifyArgs, io, progress_bar,
+    Outcome, PROVEN_AT_ONCE, Refused, VerifyArgs, export, progress_bar,
     tiles::{Tiles, row},
     unverifiable,
 };
@@ -21,9 +21,6 @@ use chronolith_ledger::{
 use chronolith_proto::history::{
     CheckpointRequest, ConsistencyRequest, ProveRequest, RevisionRange, prove_request::What,
 };
-
-/// Revisions whose proof is asked for at once.
-const PROVEN_AT_ONCE: i64 = 1_000;
 
 pub(super) fn verify(args: &VerifyArgs, endpoint: &str) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -51,7 +48,7 @@ async fn signed(args: &VerifyArgs, endpoint: &str) -> Result<(Checkpoint, String
     }
     if let Some(range) = &args.revisions {
         let (from, to) = (*range.start(), *range.end());
-        proven += &revisions((from, to), &client, &trusted, &checkpoint).await?;
+        proven += &revisions(args, (from, to), &client, &trusted, &checkpoint).await?;
     }
     match trusted.keep(&note, &checkpoint)? {
         Pinned::No => {}
@@ -110,19 +107,24 @@ async fn history_of(
     let what = What::Key(key.to_owned().into());
     let bundle = bundle(what, client, trusted, accepted).await?;
     bundle.verify_history(&trusted.policy, key.as_bytes())?;
-    if let Some(path) = &args.export {
-        std::fs::write(path, bundle.encode()).map_err(io(path))?;
-    }
+    export(args, &bundle)?;
     Ok(format!("\n{key}: {} revisions, none left out in between", bundle.revisions.len()))
 }
 
 async fn revisions(
+    args: &VerifyArgs,
     (from, to): (i64, i64),
     client: &Client,
     trusted: &Trusted,
     accepted: &Checkpoint,
 ) -> Result<String, Refused> {
     let to = to.min(accepted.revision().cast_signed());
+    if args.export.is_some() && to - from.max(2) >= PROVEN_AT_ONCE {
+        return Err(unverifiable(&format!(
+            "a server proves up to {PROVEN_AT_ONCE} revisions at once: export fewer"
+        ))
+        .into());
+    }
     let bar = progress_bar("revisions");
     bar.set_length((to - from + 1).max(0).cast_unsigned());
     let mut next = from.max(2);
@@ -135,6 +137,7 @@ async fn revisions(
         if !in_a_row {
             return Err(unverifiable("the server does not show each of these revisions").into());
         }
+        export(args, &shown)?;
         next = end + 1;
         bar.set_position((next - from).cast_unsigned());
     }

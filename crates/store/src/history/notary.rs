@@ -172,6 +172,19 @@ pub(super) fn newest_note(dir: &Path) -> Result<Option<SignedNote>> {
     Ok(Some(SignedNote::parse(&bytes)?))
 }
 
+/// The newest of all checkpoints in the directory. One that was asked for is kept before it becomes the
+/// newest, so a crash can leave it among the kept ones only.
+pub(crate) fn newest_signed(dir: &Path) -> Result<Option<SignedNote>> {
+    let mut newest: Option<(u64, SignedNote)> = None;
+    for note in newest_note(dir)?.into_iter().chain(all_notes(dir)?.pop()) {
+        let size = Checkpoint::parse(note.text())?.size;
+        if newest.as_ref().is_none_or(|(largest, _)| size > *largest) {
+            newest = Some((size, note));
+        }
+    }
+    Ok(newest.map(|(_, note)| note))
+}
+
 /// All signed checkpoints that were kept; what a crash cut off at the end is left out.
 pub(super) fn all_notes(dir: &Path) -> Result<Vec<SignedNote>> {
     let path = kept_path(dir);

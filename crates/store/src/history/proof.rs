@@ -1,27 +1,15 @@
 //! Checkpoints and proofs of a history.
 
-use super::{Error, History, Result, notary::newest_note, remains};
+use super::{
+    History, Result,
+    notary::newest_note,
+    prover::{Prover, Shown},
+};
 use bytes::Bytes;
 use chronolith_ledger::{
-    Bundle, Checkpoint, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, ProvenOp,
-    ProvenRevision, SignedNote, TILE_WIDTH, consistency_proof, inclusion_proof, leaf_index,
+    Bundle, Checkpoint, Entries, Hash, MAX_BUNDLE_BYTES, Policy, ProofFile, SignedNote, TILE_WIDTH,
+    consistency_proof, leaf_index,
 };
-
-/// Versions of a key that one bundle shows.
-const MAX_PROVEN_VERSIONS: usize = 100_000;
-/// Room made for revisions before their sizes are known.
-const PROVEN_AT_ONCE: usize = 1_024;
-
-/// What a bundle shows.
-#[derive(Clone, Copy, Debug)]
-pub enum Shown<'a> {
-    /// Every version of a key that is still there.
-    Key(&'a [u8]),
-    /// What one revision made of a key.
-    Version(&'a [u8], i64),
-    /// Whole revisions, from the first to the second.
-    Revisions(i64, i64),
-}
 
 impl History {
     /// What a verifier of this history needs: its public key. Get it once, over a way you trust.
@@ -54,8 +42,7 @@ impl History {
 
     /// The same, as of a checkpoint of this history.
     pub fn proof_file(&self, revision: i64, checkpoint: SignedNote) -> Result<ProofFile> {
-        let ProvenRevision { entry, path, .. } = self.proven(revision, &checkpoint, |_| false)?;
-        Ok(ProofFile { entry, path, checkpoint })
+        self.prover(checkpoint)?.proof_file(revision)
     }
 
     /// Proof of every version of a key that is still there, newest to oldest, each with its value.
@@ -81,75 +68,12 @@ impl History {
         checkpoint: SignedNote,
         max_bytes: usize,
     ) -> Result<Bundle> {
-        let newest = Checkpoint::parse(checkpoint.text())?.revision().cast_signed();
-        let (row, key): (Vec<_>, _) = match shown {
-            Shown::Key(key) => (self.revisions_of(key, 0, newest)?, Some(key)),
-            Shown::Version(key, revision) => {
-                (self.revisions_of(key, revision, revision)?, Some(key))
-            }
-            Shown::Revisions(from, to) => ((from.max(2)..=to.min(newest)).collect(), None),
-        };
-        let is_shown = |changed: Option<&Bytes>| {
-            key.is_none_or(|key| changed.is_some_and(|changed| key == &changed[..]))
-        };
-        let (mut revisions, mut size_bytes) =
-            (Vec::with_capacity(row.len().min(PROVEN_AT_ONCE)), 0);
-        for revision in row {
-            let proven = self.proven(revision, &checkpoint, is_shown)?;
-            size_bytes += proven.ops.iter().map(ProvenOp::size_bytes).sum::<usize>();
-            if size_bytes > max_bytes {
-                return Err(Error::Invalid(format!(
-                    "the proof would be larger than {max_bytes} bytes: ask for fewer revisions"
-                )));
-            }
-            revisions.push(proven);
-        }
-        Ok(Bundle { checkpoint, revisions })
+        self.prover(checkpoint)?.prove(shown, max_bytes)
     }
 
-    /// The revisions between two that made versions of a key, ascending.
-    fn revisions_of(&self, key: &[u8], from: i64, to: i64) -> Result<Vec<i64>> {
-        let versions = self.versions(key, from, to, MAX_PROVEN_VERSIONS)?;
-        if versions.is_empty() && from == to {
-            let key = String::from_utf8_lossy(key);
-            return Err(Error::Invalid(format!("revision {from} did not change {key:?}")));
-        }
-        let mut revisions: Vec<_> = versions.iter().map(|version| version.revision).collect();
-        revisions.sort_unstable();
-        revisions.dedup();
-        Ok(revisions)
-    }
-
-    /// An entry, and what is left of those of its operations that are `shown` by their key; compaction
-    /// and erasure may have left no key.
-    fn proven(
-        &self,
-        revision: i64,
-        checkpoint: &SignedNote,
-        shown: impl Fn(Option<&Bytes>) -> bool,
-    ) -> Result<ProvenRevision> {
-        let size = Checkpoint::parse(checkpoint.text())?.size;
-        let tiles = self.inner.following.tiles();
-        let index =
-            leaf_index(revision.cast_unsigned()).ok_or(chronolith_mvcc::Error::Compacted)?;
-        let path = inclusion_proof(&tiles, index, size)?;
-        let mut found = self.inner.reader.remains(revision, 1)?;
-        let Some(remains) = found.pop().filter(|found| found.revision == revision) else {
-            // Nothing is left of it but its entry.
-            return Ok(ProvenRevision { entry: tiles.entry(index)?, path, ops: Vec::new() });
-        };
-        let hashes = remains::op_hashes(&remains).ok_or(chronolith_mvcc::Error::Compacted)?;
-        let op = |position: usize| -> Result<ProvenOp> {
-            Ok(ProvenOp {
-                position: u32::try_from(position).expect("operations are limited"),
-                path: inclusion_proof(&hashes[..], position as u64, hashes.len() as u64)?,
-                level: remains::level(&remains, position)
-                    .ok_or(chronolith_mvcc::Error::Compacted)?,
-            })
-        };
-        let positions = (0..hashes.len()).filter(|at| shown(remains.key(*at)));
-        let ops = positions.map(op).collect::<Result<_>>()?;
-        Ok(ProvenRevision { entry: remains::entry(&remains, &hashes), path, ops })
+    /// Proofs need no follower, only that the log has what the checkpoint speaks of.
+    fn prover(&self, checkpoint: SignedNote) -> Result<Prover<'_>> {
+        Prover::new(&self.inner.reader, self.inner.following.tiles(), checkpoint)
     }
 
     /// Proof that the log of the first size is the beginning of the log of the second.
