@@ -1,6 +1,6 @@
 //! What the audit log costs: to whoever records, to the machine, and to whoever reads or verifies.
 //!
-//! `cargo run --release -p chronolith-audit --example costs`
+//! `cargo run --release -p chronolith-audit --example audit_costs`
 
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss, reason = "an experiment, not a service")]
 
