@@ -3,8 +3,11 @@
 #![cfg(feature = "rocksdb")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failing test may panic")]
 
+mod common;
+
 use chronolith_ledger::Verdict;
 use chronolith_store::embedded::{At, Options, Store, Write, verify_directory};
+use common::copy_as_it_lies;
 use std::path::Path;
 
 fn options() -> Options {
@@ -16,19 +19,6 @@ fn open(dir: &Path) -> Store {
 }
 
 fn silently(_: u64, _: u64) {}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
 
 #[test]
 fn what_was_written_is_there_after_reopening() {
@@ -54,7 +44,7 @@ fn a_crash_costs_nothing_that_was_answered() {
     for number in 0..300 {
         store.put(format!("key/{}", number % 9), number.to_string()).unwrap();
     }
-    copy(&dir.path().join("main"), &crashed.path().join("main"));
+    copy_as_it_lies(&dir.path().join("main"), &crashed.path().join("main"));
     store.close().unwrap();
     let store = open(crashed.path());
     assert_eq!(store.revision(), 301);

@@ -1,12 +1,15 @@
 //! The embedded store through its own doors: writing, time travel, restoring, proofs, reopening.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failing test may panic")]
 
+mod common;
+
 use bytes::Bytes;
 use chronolith_ledger::{Bundle, ProofFile, Verdict};
 use chronolith_proto::etcdserverpb::{
     Compare, PutRequest, RequestOp, TxnRequest, compare, request_op::Request,
 };
 use chronolith_store::embedded::{At, Error, Options, Store, Write, verify_directory};
+use common::copy_as_it_lies;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -224,7 +227,7 @@ fn an_old_copy_brought_back_is_told_by_a_pinned_checkpoint() {
     store.put("k", "1").unwrap();
     store.checkpoint().unwrap();
     store.close().unwrap();
-    copy(&dir.path().join("main"), &old.path().join("main"));
+    copy_as_it_lies(&dir.path().join("main"), &old.path().join("main"));
     let store = Store::open(dir.path()).unwrap();
     store.put("k", "2").unwrap();
     let pinned = store.checkpoint().unwrap();
@@ -239,19 +242,6 @@ fn an_old_copy_brought_back_is_told_by_a_pinned_checkpoint() {
     fork.put("k", "another").unwrap();
     let error = fork.verify_continues(&pinned).unwrap_err();
     assert_eq!(error.verdict(), Verdict::Tampered);
-}
-
-fn copy(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 #[derive(Clone, Debug)]

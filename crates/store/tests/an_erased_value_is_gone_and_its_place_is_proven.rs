@@ -77,19 +77,6 @@ async fn check(store: &Store) {
     assert_eq!(report.erased, 2);
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 async fn erase(store: &Store, key: &str, revision: i64) -> Vec<i64> {
     let key = key.to_owned().into();
     store.erase(key, Some(revision..=revision), "asked for".to_owned()).await.unwrap().revisions
@@ -108,7 +95,7 @@ async fn here_after_a_restart_and_after_a_replay() {
         assert_eq!(erase(&store, "a", 2).await, [0; 0], "once is enough");
         check(&store).await;
         let crashed = tempfile::tempdir().unwrap();
-        copy(dir.path(), crashed.path());
+        copy_as_it_lies(dir.path(), crashed.path());
         store.shutdown().await;
         for dir in [dir.path(), crashed.path()] {
             let store = Store::open(config(dir, *engine)).unwrap();

@@ -4,10 +4,13 @@
 //! no bad checksum behind: that is what the log is for.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failing test may panic")]
 
+mod common;
+
 use bytes::Bytes;
 use chronolith_engine::{Durability, Engine, KeyRange, MemoryEngine, WriteBatch};
 use chronolith_ledger::{Checkpoint, SignedNote, Verdict};
 use chronolith_store::embedded::{Error, Report, Store, Write, verify_directory};
+use common::copy_as_it_lies;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -274,22 +277,9 @@ fn a_history_rewritten_and_signed_anew() {
 fn a_backup() {
     let victim = Victim::new();
     let backup = tempfile::tempdir().unwrap();
-    copy(&victim.dir(), backup.path());
+    copy_as_it_lies(&victim.dir(), backup.path());
     verify_directory(backup.path(), None, Some(&victim.pinned), &mut |_, _| {}).unwrap();
     flip(&engine_file(backup.path()), |length| length - 40);
     let cut = verify_directory(backup.path(), None, Some(&victim.pinned), &mut |_, _| {});
     assert_eq!(cut.unwrap_err().verdict(), Verdict::Tampered);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

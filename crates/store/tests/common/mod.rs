@@ -10,6 +10,11 @@ use chronolith_proto::{
     mvccpb::KeyValue,
 };
 use chronolith_store::{EngineKind, Store, StoreConfig, StoreError};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 use tempfile::TempDir;
 
 /// The engines of this build.
@@ -89,4 +94,45 @@ pub fn keys(response: &RangeResponse) -> Vec<String> {
 pub fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
     let (code, text) = result.expect_err("a refusal").status();
     format!("{code:?} | {text}")
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// The files of a store that may be running, all of one moment: copied again if any changed meanwhile.
+pub fn copy_as_it_lies(from: &Path, to: &Path) {
+    loop {
+        let before = files(from);
+        let copied = copy(from, to);
+        if before.is_ok() && copied.is_ok() && before.ok() == files(from).ok() {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+}
+
+/// All files below a directory, with size and time of change.
+fn files(dir: &Path) -> std::io::Result<BTreeMap<PathBuf, (u64, SystemTime)>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.extend(files(&entry.path())?);
+        } else {
+            let about = entry.metadata()?;
+            found.insert(entry.path(), (about.len(), about.modified()?));
+        }
+    }
+    Ok(found)
 }
