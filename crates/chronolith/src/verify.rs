@@ -165,12 +165,23 @@ fn proof_file(args: &VerifyArgs, bytes: &[u8], policy: &Policy) -> Outcome {
 fn bundle(args: &VerifyArgs, bytes: &[u8], policy: &Policy) -> Outcome {
     let bundle = Bundle::decode(bytes)?;
     let checkpoint = match &args.key {
-        Some(key) => bundle.verify_history(policy, key.as_bytes())?,
+        Some(key) => history(&bundle, policy, key)?,
         None => bundle.verify(policy)?,
     };
     pinned_by(args, policy, &checkpoint)?;
     let (count, origin) = (bundle.revisions.len(), checkpoint.origin.clone());
     Ok(format!("{count} revisions are in {origin} as of revision {}", checkpoint.revision()))
+}
+
+/// A bundle of other keys says nothing about this one. What is a hash only may be one of its versions.
+fn history(bundle: &Bundle, policy: &Policy, key: &str) -> Result<Checkpoint, embedded::Error> {
+    let checkpoint = bundle.verify_history(policy, key.as_bytes())?;
+    for op in bundle.revisions.iter().flat_map(|revision| &revision.ops) {
+        if op.record()?.is_none_or(|record| record.key == key.as_bytes()) {
+            return Ok(checkpoint);
+        }
+    }
+    Err(unverifiable(&format!("this bundle shows no version of {key:?}")))
 }
 
 /// A file carries no proof of consistency: it can only be compared with a pin of its own size.

@@ -44,6 +44,8 @@ fn of_a_directory_a_proof_file_and_a_bundle() {
     assert_eq!(verify(&[&main, "--revisions", "5-20"]).0, 0);
     assert_eq!(verify(&[&proof_path, "--trust", &key]).0, 0);
     assert_eq!(verify(&[&bundle_path, "--trust", &key, "--key", "key/1", "--pin", &pin]).0, 0);
+    let (code, text) = verify(&[&bundle_path, "--trust", &key, "--key", "key/2"]);
+    assert!(code == 2 && text.contains("no version of \"key/2\""), "of another key: {text}");
 
     assert_eq!(verify(&[&proof_path]).0, 2, "no key that is trusted");
     assert_eq!(verify(&[&path("nothing")]).0, 2);
