@@ -5,12 +5,10 @@
 
 use super::failure::Failure;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+pub(crate) use chronolith_audit::hex;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
-use std::{
-    fmt::Write as _,
-    io::{self, Write as _},
-};
+use std::io::{self, Write as _};
 
 /// A value shown among others is cut here; `--full` shows all of it.
 const SHOWN_CHARS_MAX: usize = 64;
@@ -127,13 +125,6 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// Text as it is, with control characters, backslashes and bytes that are no UTF-8 escaped: the terminal
 /// shows what is there and obeys none of it.
 fn escaped(bytes: &[u8]) -> String {
@@ -150,7 +141,7 @@ fn escaped(bytes: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
+            text += &format!("\\x{byte:02x}");
         }
     }
     text
