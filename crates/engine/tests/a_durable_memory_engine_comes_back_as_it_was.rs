@@ -7,6 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// What a log ends with once its engine is closed.
+const SEAL_BYTES: u64 = 20;
+
 fn write(engine: &MemoryEngine, column: ColumnId, number: u32) {
     let mut batch = WriteBatch::new();
     batch.put(column, format!("a{number:04}"), number.to_string());
@@ -100,12 +103,11 @@ fn zeros_at_the_end_are_a_torn_tail() {
 }
 
 #[test]
-fn damage_before_the_last_batch_is_refused_with_the_files_name() {
+fn damage_to_a_closed_log_is_refused_with_the_files_name() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(dir.path(), 5);
     let sound = fs::read(&log).unwrap();
-    let last_batch = (sound.len() - 24) / 6;
-    for at in 0..sound.len() - last_batch {
+    for at in 0..sound.len() - SEAL_BYTES as usize {
         let mut damaged = sound.clone();
         damaged[at] ^= 0x40;
         fs::write(&log, damaged).unwrap();
@@ -179,7 +181,12 @@ fn reading_takes_in_a_torn_tail_and_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(dir.path(), 10);
     let length = fs::metadata(&log).unwrap().len();
-    fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(length - 3).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&log)
+        .unwrap()
+        .set_len(length - SEAL_BYTES - 3)
+        .unwrap();
     let before = files(dir.path());
     let engine = MemoryEngine::read(dir.path()).unwrap();
     assert_eq!(batches(&engine), 9);

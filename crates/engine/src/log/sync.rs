@@ -6,10 +6,10 @@
 //!                                          └─ else: syncs what was appended by now
 //! ```
 
+use super::LogFile;
 use crate::{Result, disk};
 use parking_lot::{Condvar, Mutex};
 use std::{
-    fs::File,
     path::PathBuf,
     sync::{
         Arc,
@@ -26,7 +26,7 @@ pub(crate) struct Syncs {
     /// Told when a sync ends.
     sync_ended: Condvar,
     /// The log that is being appended to.
-    current: Mutex<Arc<File>>,
+    current: Mutex<Arc<LogFile>>,
 }
 
 /// How much of the logs is durable.
@@ -42,7 +42,7 @@ struct Synced {
 
 impl Syncs {
     /// For the logs in `dir`, of which `current` is being appended to.
-    pub(crate) fn new(dir: PathBuf, current: Arc<File>) -> Self {
+    pub(crate) fn new(dir: PathBuf, current: Arc<LogFile>) -> Self {
         Self {
             dir,
             appended: AtomicU64::new(0),
@@ -63,7 +63,7 @@ impl Syncs {
     }
 
     /// From now on `current` is appended to; the log before it is synced already.
-    pub(crate) fn replaced_by(&self, current: Arc<File>) {
+    pub(crate) fn replaced_by(&self, current: Arc<LogFile>) {
         *self.current.lock() = current;
     }
 
@@ -89,7 +89,7 @@ impl Syncs {
         // In this order: a log that is replaced in between was synced before it was replaced.
         let target = self.appended.load(Ordering::Acquire);
         let file = Arc::clone(&self.current.lock());
-        let outcome = file.sync_data();
+        let outcome = file.sync();
         let mut synced = self.synced.lock();
         synced.running = false;
         match outcome {

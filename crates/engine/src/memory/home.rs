@@ -79,7 +79,7 @@ impl Home {
 
     /// Ends `log` and begins the next one.
     pub(super) fn next_log(&self, log: &mut Log) -> Result<u64> {
-        log.sync()?;
+        log.seal()?;
         let number = log.number() + 1;
         *log = Log::create(&self.dir, number)?;
         self.syncs.replaced_by(log.file());

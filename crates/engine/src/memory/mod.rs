@@ -186,7 +186,7 @@ impl MemoryEngine {
                 .join()
                 .map_err(|_| Error::Backend("the checkpoint's thread panicked".into()))?;
         }
-        writer.log.take().map_or(Ok(()), |log| log.sync())
+        writer.log.take().map_or(Ok(()), |mut log| log.seal())
     }
 }
 

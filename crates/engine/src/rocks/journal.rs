@@ -83,7 +83,7 @@ impl Journal {
         if busy || self.log.size_bytes() < self.max_log_bytes {
             return Ok(());
         }
-        self.log.sync()?;
+        self.log.seal()?;
         let number = self.log.number() + 1;
         self.log = Log::create(&self.dir, number)?;
         self.syncs.replaced_by(self.log.file());
@@ -104,7 +104,7 @@ impl Journal {
             let panicked = |_| crate::Error::Backend("the flushing thread panicked".into());
             running.join().map_err(panicked)?;
         }
-        self.log.sync()
+        self.log.seal()
     }
 }
 
