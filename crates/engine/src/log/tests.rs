@@ -142,3 +142,47 @@ fn a_changed_byte_is_damage_where_records_follow() {
         change(dir.path(), |bytes| bytes[at] ^= 1);
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..Default::default() })]
+
+    /// A machine stops: of what was appended since the last sync, any blocks may be missing. Whatever
+    /// was synced is there, and what is there is a beginning of what was appended. And no change to what
+    /// was synced goes unnoticed once a later record is there to tell.
+    #[test]
+    fn what_was_synced_is_there_and_a_change_to_it_is_noticed(
+        sizes in proptest::collection::vec(1usize..6_000, 2..40),
+        synced in 0usize..40,
+        missing in proptest::collection::vec(proptest::bool::ANY, 64),
+        damaged in 16usize..100_000,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let payloads: Vec<Vec<u8>> =
+            (1..).zip(&sizes).map(|(number, size)| vec![number; *size]).collect();
+        let mut log = Log::create(dir.path(), 7).unwrap();
+        let synced = synced % sizes.len();
+        for (number, payload) in payloads.iter().enumerate() {
+            if number == synced {
+                log.file().sync().unwrap();
+            }
+            log.append(|out| out.extend_from_slice(payload)).unwrap();
+        }
+        let durable = usize::try_from(log.file().durable()).unwrap();
+        change(dir.path(), |bytes| {
+            for (block, _) in missing.iter().enumerate().filter(|(_, missing)| **missing) {
+                let (from, to) = (block * 4096, (block + 1) * 4096);
+                let (from, to) = (from.max(durable).min(bytes.len()), to.min(bytes.len()));
+                if from < to {
+                    bytes[from..to].fill(0);
+                }
+            }
+        });
+        let (found, _) = replayed(dir.path()).unwrap();
+        assert!(found.len() >= synced, "{} of {synced} synced records", found.len());
+        assert_eq!(found[..], payloads[..found.len()]);
+        if found.len() > synced && damaged < durable {
+            change(dir.path(), |bytes| bytes[damaged] ^= 4);
+            assert!(replayed(dir.path()).is_err(), "byte {damaged} of {durable} durable ones");
+        }
+    }
+}
