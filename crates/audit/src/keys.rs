@@ -4,18 +4,11 @@
 //! protects against that. Whoever can read `salt` can try values against their digests.
 
 use crate::{Error, Result, event::hex};
-use chronolith_ledger::{KeyKind, SALT_BYTES, SigningKey};
+use chronolith_ledger::{Readers, SALT_BYTES, SIGNING_KEY_FILE, SigningKey, replace_file};
 use rand::Rng;
 use sha2::{Digest, Sha256};
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::{fs, path::Path};
 
-pub(crate) const KEY: &str = "log.key";
-pub(crate) const VERIFIER_KEY: &str = "log.vkey";
 pub(crate) const SALT: &str = "salt";
 
 /// What no other log has.
@@ -27,35 +20,31 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// Reads them, or makes them where there is no log yet.
     pub(crate) fn open(dir: &Path, origin: &str, is_new: bool) -> Result<Self> {
-        if is_new && !dir.join(KEY).exists() {
-            Self::make(dir, origin)?;
+        if is_new && !dir.join(SIGNING_KEY_FILE).exists() {
+            make_salt(dir)?;
+            // Last: a key without its companions is never found.
+            SigningKey::make_in(dir, origin)?;
         }
-        let read = |name| {
-            let path = dir.join(name);
-            fs::read_to_string(&path).map_err(Error::io(&path))
-        };
-        let key = SigningKey::parse(read(KEY)?.trim_end())?;
+        let key = SigningKey::read_from(dir)?;
         if key.verifier().name() != origin {
             let why = format!("its key is of {}, not of {origin}", key.verifier().name());
             return Err(Error::Changed { dir: dir.to_owned(), why });
         }
-        let salt = parse_salt(&read(SALT)?).ok_or_else(|| {
+        let path = dir.join(SALT);
+        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let salt = parse_salt(&text).ok_or_else(|| {
             let why = format!("{SALT} is not {SALT_BYTES} bytes in hex");
             Error::Changed { dir: dir.to_owned(), why }
         })?;
         Ok(Self { key, salt })
     }
+}
 
-    fn make(dir: &Path, origin: &str) -> Result<()> {
-        let (mut seed, mut salt) = ([0; 32], [0; SALT_BYTES]);
-        rand::rng().fill_bytes(&mut seed);
-        rand::rng().fill_bytes(&mut salt);
-        let key = SigningKey::from_seed(origin, KeyKind::Log, &seed)?;
-        replace(&dir.join(SALT), 0o600, &salt_text(&salt))?;
-        replace(&dir.join(VERIFIER_KEY), 0o644, &format!("{}\n", key.verifier()))?;
-        // Last: a key without its companions is never found.
-        replace(&dir.join(KEY), 0o600, &format!("{}\n", key.to_secret_text()))
-    }
+fn make_salt(dir: &Path) -> Result<()> {
+    let mut salt = [0; SALT_BYTES];
+    rand::rng().fill_bytes(&mut salt);
+    let path = dir.join(SALT);
+    replace_file(&path, &salt_text(&salt), Readers::Owner).map_err(Error::io(&path))
 }
 
 fn salt_text(salt: &[u8; SALT_BYTES]) -> String {
@@ -74,24 +63,4 @@ pub(crate) fn parse_salt(text: &str) -> Option<[u8; SALT_BYTES]> {
 /// What the log says of its salt.
 pub(crate) fn salt_digest(salt: &[u8; SALT_BYTES]) -> String {
     hex(&Sha256::digest(salt))
-}
-
-/// Replaces a file as a whole, synced: the old one stays until the new one is on the disk.
-pub(crate) fn replace(path: &Path, mode: u32, text: &str) -> Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let write = || {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))
-    };
-    write().map_err(Error::io(path))
-}
-
-/// Makes names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

@@ -11,11 +11,14 @@
 use crate::{
     Error, Event, Recovered, Result, Settings,
     event::own,
-    keys::{Secrets, replace, sync_dir},
+    keys::Secrets,
     segment::{self, Place, Segment},
     writer::{Position, SIGNED, TILES},
 };
-use chronolith_ledger::{Checkpoint, Hash, Policy as KeyPolicy, SignedNote, TileWriter};
+use chronolith_ledger::{
+    Checkpoint, Hash, Policy as KeyPolicy, Readers, SignedNote, TileWriter, replace_file,
+    sync_directory,
+};
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     os::unix::fs::DirBuilderExt,
@@ -45,7 +48,8 @@ pub(crate) fn open(settings: &Settings) -> Result<Opened> {
     if is_new {
         let origin = settings.origin();
         let nothing = Checkpoint { origin, size: 0, root: Hash::of_empty_tree() };
-        replace(&signed_path, 0o644, &nothing.sign(&secrets.key)?.to_string())?;
+        let note = nothing.sign(&secrets.key)?.to_string();
+        replace_file(&signed_path, &note, Readers::All).map_err(Error::io(&signed_path))?;
     }
     let note = fs::read_to_string(&signed_path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => changed(dir, "its checkpoint is gone"),
@@ -154,7 +158,7 @@ impl Tail<'_> {
         }
         let segment = Segment::named(self.dir, 1);
         File::create(&segment.path).map_err(Error::io(&segment.path))?;
-        sync_dir(self.dir).map_err(Error::io(self.dir))?;
+        sync_directory(self.dir).map_err(Error::io(self.dir))?;
         let (tiles, last_call) = (self.tiles, None);
         Ok(End { segment, size_bytes: 0, tiles, last_time_ms: 0, last_call, repaired_bytes: 0 })
     }

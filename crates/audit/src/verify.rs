@@ -12,13 +12,13 @@
 use crate::{
     Error, Event, Result,
     event::own,
-    keys::{KEY, SALT, VERIFIER_KEY, parse_salt, salt_digest},
+    keys::{SALT, parse_salt, salt_digest},
     segment::{self, CHECKPOINT, Segment},
     writer::{SIGNED, TILES},
 };
 use chronolith_ledger::{
-    Checkpoint, Frontier, HASH_BYTES, Hash, Policy as KeyPolicy, SignedNote, SigningKey, Verdict,
-    VerifierKey,
+    Checkpoint, Frontier, HASH_BYTES, Hash, Policy as KeyPolicy, SIGNING_KEY_FILE, SignedNote,
+    SigningKey, VERIFIER_KEY_FILE, Verdict, VerifierKey,
 };
 use std::{
     collections::BTreeMap,
@@ -262,13 +262,15 @@ impl Check<'_> {
 
     /// Whether the directory says, whole and well, that its key is not the trusted one.
     fn is_of_another_key(&self) -> Result<bool, Stop> {
-        let Some(text) = read_if_there(&self.dir.join(VERIFIER_KEY))? else { return Ok(false) };
+        let Some(text) = read_if_there(&self.dir.join(VERIFIER_KEY_FILE))? else {
+            return Ok(false);
+        };
         let text = String::from_utf8_lossy(&text);
         Ok(VerifierKey::parse(text.trim_end()).is_ok_and(|key| key != *self.trusted))
     }
 
     fn keys(&self) -> Result<(), Stop> {
-        let path = self.dir.join(VERIFIER_KEY);
+        let path = self.dir.join(VERIFIER_KEY_FILE);
         let expected = format!("{}\n", self.trusted);
         match read_if_there(&path)? {
             None => return Err(found(path, Tampering::FileRemoved)),
@@ -276,7 +278,7 @@ impl Check<'_> {
             Some(_) => return Err(companion(path, "it is not the trusted key")),
         }
         // The secret stays at home when a log is copied to be checked.
-        let path = self.dir.join(KEY);
+        let path = self.dir.join(SIGNING_KEY_FILE);
         let Some(text) = read_if_there(&path)? else { return Ok(()) };
         let text = String::from_utf8_lossy(&text);
         match SigningKey::parse(text.trim_end()) {

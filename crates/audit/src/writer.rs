@@ -15,13 +15,13 @@
 use crate::{
     Error, Event, NotDurable, Result, Settings,
     event::{Class, own},
-    keys::{Secrets, replace, salt_digest, sync_dir},
+    keys::{Secrets, salt_digest},
     log::{Health, Shared},
     queue::{Batch, Item, Waiter},
     segment::{self, Segment},
     stdout::Echo,
 };
-use chronolith_ledger::{Checkpoint, Hash, TileWriter};
+use chronolith_ledger::{Checkpoint, Hash, Readers, TileWriter, replace_file, sync_directory};
 use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
@@ -303,7 +303,9 @@ impl Writer {
         let checkpoint = Checkpoint { origin, size: frontier.size(), root: frontier.root() };
         let note = checkpoint.sign(&self.secrets.key).map_err(Error::from);
         let note = note.map_err(Trouble::Final)?.to_string();
-        replace(path, 0o644, &note).map_err(Trouble::Passing)?;
+        replace_file(path, &note, Readers::All)
+            .map_err(Error::io(path))
+            .map_err(Trouble::Passing)?;
         Ok(note)
     }
 
@@ -319,7 +321,9 @@ impl Writer {
         let next = Segment::named(&self.settings.dir, self.tiles.frontier().size() + 1);
         let ended = self.segment.path.clone();
         let file = open_lines(&next.path).map_err(Trouble::Passing)?;
-        sync_dir(&self.settings.dir).map_err(Error::io(&next.path)).map_err(Trouble::Passing)?;
+        sync_directory(&self.settings.dir)
+            .map_err(Error::io(&next.path))
+            .map_err(Trouble::Passing)?;
         (self.segment, self.file, self.size_bytes) = (next, file, 0);
         self.ends = SystemTime::now() + self.settings.rotate_age;
         let name = ended.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -436,7 +440,7 @@ fn remove(segments: &[Segment], dir: &Path) -> Result<()> {
         gone(segment.path.clone())?;
         gone(segment.checkpoint())?;
     }
-    sync_dir(dir).map_err(Error::io(dir))
+    sync_directory(dir).map_err(Error::io(dir))
 }
 
 pub(crate) fn now_ms() -> u64 {

@@ -33,12 +33,14 @@ mod error;
 mod follower;
 mod frontier;
 mod hash;
+mod key_file;
 mod note;
 mod proof;
 mod proof_file;
 mod prune;
 mod revision;
 mod tiles;
+mod whole_file;
 
 pub use audit::{Audit, Finding};
 pub use bundle::{Bundle, Level, MAX_BUNDLE_BYTES, ProvenOp, ProvenRevision};
@@ -47,6 +49,7 @@ pub use error::{Error, Result, Verdict};
 pub use follower::{Follower, SYNC_EVERY_LEAVES};
 pub use frontier::Frontier;
 pub use hash::{HASH_BYTES, Hash};
+pub use key_file::{SIGNING_KEY_FILE, VERIFIER_KEY_FILE};
 pub use note::{KeyKind, NoteSignature, SignedNote, SigningKey, VerifierKey};
 pub use proof::{
     Entries, consistency_proof, inclusion_proof, root_at, verify_consistency, verify_inclusion,
@@ -57,3 +60,4 @@ pub use revision::{
     leaf_index, op_salt, operations_root, revision_of_leaf, value_digest,
 };
 pub use tiles::{TILE_WIDTH, TileFiles, TileWriter, tile_path};
+pub use whole_file::{Readers, replace_file, sync_directory};

@@ -4,11 +4,7 @@
 //! goes, so zeros below it were ordered and zeros behind it are damage. Making a hole twice changes
 //! nothing: a crash in between is made up for at the next opening.
 
-use crate::{
-    Result,
-    checkpoint::decimal,
-    tiles::{io_at, replace},
-};
+use crate::{Readers, Result, checkpoint::decimal, replace_file, tiles::io_at};
 use rustix::fs::FallocateFlags;
 use std::{
     fs::{self, OpenOptions},
@@ -32,7 +28,8 @@ pub(crate) fn min_index(dir: &Path) -> Result<u64> {
 }
 
 pub(crate) fn write_min_index(dir: &Path, min_index: u64) -> Result<()> {
-    replace(dir, PRUNED, &format!("{min_index}\n"))
+    let path = dir.join(PRUNED);
+    replace_file(&path, &format!("{min_index}\n"), Readers::All).map_err(io_at(&path))
 }
 
 /// Turns the first bytes of a file into a hole; its length stays.

@@ -16,8 +16,8 @@
 //! such a path that is smaller than a tile lies in a tile that was kept.
 
 use crate::{
-    ENTRY_BYTES, Entries, Entry, Error, Frontier, HASH_BYTES, Hash, Result, checkpoint::decimal,
-    proof::node, prune, revision_of_leaf,
+    ENTRY_BYTES, Entries, Entry, Error, Frontier, HASH_BYTES, Hash, Readers, Result,
+    checkpoint::decimal, proof::node, prune, replace_file, revision_of_leaf,
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -341,18 +341,7 @@ fn read_state(dir: &Path) -> Result<Option<(u64, Hash)>> {
 }
 
 fn write_state(dir: &Path, size: u64, root: &Hash) -> Result<()> {
-    replace(dir, STATE, &format!("{size}\n{}\n", root.to_base64()))
-}
-
-/// Replaces a small file as a whole: the old one stays until the new one is on the disk.
-pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> Result<()> {
-    let (path, new) = (dir.join(name), dir.join(format!("{name}.new")));
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(io_at(&path))
+    let path = dir.join(STATE);
+    let text = format!("{size}\n{}\n", root.to_base64());
+    replace_file(&path, &text, Readers::All).map_err(io_at(&path))
 }

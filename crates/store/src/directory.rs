@@ -12,6 +12,7 @@
 //! * The count of starts is on the disk before the first request id that contains it is given out.
 
 use crate::{EngineKind, OpenError, StoreConfig};
+use chronolith_ledger::{Readers, replace_file};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -27,7 +28,7 @@ const LOG: &str = "log";
 const LOCK: &str = "LOCK";
 const IDENTITY: &str = "IDENTITY";
 /// The next identity, until it is whole.
-const NEXT_IDENTITY: &str = "IDENTITY.next";
+const NEXT_IDENTITY: &str = "IDENTITY.new";
 /// What a fresh file system or a first start that was cut off leaves: not strange.
 const HARMLESS: [&str; 3] = [LOCK, NEXT_IDENTITY, "lost+found"];
 
@@ -109,11 +110,6 @@ impl Directory {
 pub(crate) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
     let path = path.to_owned();
     move |source| OpenError::Io { path, source }
-}
-
-/// Makes names in `path` durable.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), OpenError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error(path))
 }
 
 fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
@@ -236,12 +232,8 @@ fn checksum(json: &str) -> String {
 
 /// Replaces the identity file whole: at any moment it is the old one or the new one.
 fn write_identity(dir: &Path, identity: &Identity) -> Result<(), OpenError> {
-    let next = dir.join(NEXT_IDENTITY);
-    let mut file = File::create(&next).map_err(io_error(&next))?;
-    let written = file.write_all(encode(identity).as_bytes()).and_then(|()| file.sync_all());
-    written.map_err(io_error(&next))?;
-    fs::rename(&next, dir.join(IDENTITY)).map_err(io_error(&next))?;
-    sync_dir(dir)
+    let path = dir.join(IDENTITY);
+    replace_file(&path, &encode(identity), Readers::All).map_err(io_error(&path))
 }
 
 /// The engine that a data directory was created with, if it is one; for those who only look.

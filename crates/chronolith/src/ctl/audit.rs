@@ -13,7 +13,7 @@ use super::{
     trust::continues,
 };
 use chronolith_audit::{Event, Outcome, verify_directory};
-use chronolith_ledger::{Checkpoint, Policy, SignedNote, VerifierKey};
+use chronolith_ledger::{Checkpoint, Policy, Readers, SignedNote, VerifierKey, replace_file};
 use chronolith_proto::history::{AuditCheckpointRequest, AuditQueryRequest, AuditQueryResponse};
 use clap::{Args, Subcommand};
 use std::{
@@ -253,7 +253,7 @@ async fn checkpoint(args: &TrustArgs, client: &Client, output: &Output) -> Resul
         continues(pinned, &newest, &answer.consistency)?;
     }
     if let Some(path) = &args.pin {
-        write_whole(path, &answer.note).map_err(Failure::file(path))?;
+        replace_file(path, &answer.note, Readers::All).map_err(Failure::file(path))?;
     }
     let told = match (&pin, &args.pin, &args.trust) {
         (Some((_, pinned)), ..) => {
@@ -275,15 +275,6 @@ async fn checkpoint(args: &TrustArgs, client: &Client, output: &Output) -> Resul
     };
     output.note(&told);
     Ok(())
-}
-
-/// Whoever reads the file, after a crash too, finds the old text or the new one.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    fs::write(&new, text)?;
-    fs::File::open(&new)?.sync_all()?;
-    fs::rename(&new, path)
 }
 
 fn kept(path: &Path) -> Result<(SignedNote, Checkpoint), Failure> {

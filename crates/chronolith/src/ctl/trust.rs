@@ -11,13 +11,13 @@
 use super::{connection::Client, failure::Failure, output::Output};
 use bytes::Bytes;
 use chronolith_ledger::{
-    Bundle, Checkpoint, Hash, Policy, SignedNote, VerifierKey, verify_consistency,
+    Bundle, Checkpoint, Hash, Policy, Readers, SignedNote, VerifierKey, replace_file,
+    verify_consistency,
 };
 use chronolith_proto::history::CheckpointRequest;
 use clap::Args;
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -130,7 +130,7 @@ impl Trusted {
         let Some(pin) = &self.pin else { return Ok(Pinned::No) };
         let old = pin.kept.as_ref().map(|(_, kept)| kept);
         if old.is_none_or(|kept| kept.size < checkpoint.size) {
-            replace(&pin.path, note).map_err(Failure::file(&pin.path))?;
+            replace_file(&pin.path, note, Readers::All).map_err(Failure::file(&pin.path))?;
         }
         Ok(old.map_or(Pinned::First, |kept| Pinned::Continues(kept.revision())))
     }
@@ -195,17 +195,6 @@ pub(crate) fn note(path: &Path) -> Result<SignedNote, Failure> {
     let bytes = fs::read(path).map_err(Failure::file(path))?;
     SignedNote::parse(&bytes)
         .map_err(|error| Failure::Undecided(format!("{}: {error}", path.display())))
-}
-
-/// Whoever reads the file, after a crash too, finds the old text or the new one.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = fs::File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
 }
 
 impl Trusted {

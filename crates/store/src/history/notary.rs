@@ -11,13 +11,14 @@
 //!   changed; one of these a minute goes into `checkpoints`. One that was asked for always does.
 
 use super::{Error, Result, follow::MakeDurable};
-use chronolith_ledger::{Checkpoint, Frontier, Hash, KeyKind, SignedNote, SigningKey};
+use chronolith_ledger::{
+    Checkpoint, Frontier, Hash, Readers, SIGNING_KEY_FILE, SignedNote, SigningKey, replace_file,
+};
 use parking_lot::Mutex;
-use rand::Rng;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -140,7 +141,8 @@ impl Notary {
         }
         // The newest one never goes back, whatever order the callers came in.
         if signed.size.is_none_or(|signed| size > signed) {
-            write_whole(&self.dir.join("tlog/checkpoint"), 0o644, &note.to_string())?;
+            let path = self.dir.join("tlog/checkpoint");
+            replace_file(&path, &note.to_string(), Readers::All).map_err(Error::io(&path))?;
             (signed.size, signed.at, signed.changed) = (Some(size), now, false);
         }
         Ok(note)
@@ -149,17 +151,10 @@ impl Notary {
 
 /// The log's own key, made at its birth under this origin.
 pub(crate) fn signing_key(dir: &Path, origin: impl FnOnce() -> String) -> Result<SigningKey> {
-    let path = dir.join("log.key");
-    if path.exists() {
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        return Ok(SigningKey::parse(text.trim_end())?);
+    match dir.join(SIGNING_KEY_FILE).exists() {
+        true => Ok(SigningKey::read_from(dir)?),
+        false => Ok(SigningKey::make_in(dir, &origin())?),
     }
-    let mut seed = [0; 32];
-    rand::rng().fill_bytes(&mut seed);
-    let key = SigningKey::from_seed(&origin(), KeyKind::Log, &seed)?;
-    write_whole(&dir.join("log.vkey"), 0o644, &format!("{}\n", key.verifier()))?;
-    write_whole(&path, 0o600, &format!("{}\n", key.to_secret_text()))?;
-    Ok(key)
 }
 
 /// The newest signed checkpoint.
@@ -247,18 +242,4 @@ fn append_note(dir: &Path, note: &SignedNote) -> Result<()> {
         file.sync_data()
     };
     append().map_err(Error::io(&path))
-}
-
-/// Replaces a file as a whole, synced.
-fn write_whole(path: &Path, mode: u32, text: &str) -> Result<()> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(Error::io(path))
 }
