@@ -43,8 +43,10 @@ const SHRINKING: usize = 2;
 pub struct BulkLoader<'a> {
     engine: &'a dyn Engine,
     durability: Durability,
+    /// Without any room until its first record comes: after the last record none is made.
     chunk: WriteBatch,
     size: ChunkSize,
+    expected: Expected,
     progress: Progress,
     begun: Instant,
     listener: Option<Listener<'a>>,
@@ -114,15 +116,23 @@ impl<'a> BulkLoader<'a> {
     }
 
     fn with_size(engine: &'a dyn Engine, durability: Durability, size: ChunkSize) -> Self {
-        let chunk = WriteBatch::with_capacity(size.now.min(FIRST_CAPACITY));
-        let (progress, begun) = (Progress::default(), Instant::now());
-        Self { engine, durability, chunk, size, progress, begun, listener: None }
+        Self {
+            engine,
+            durability,
+            chunk: WriteBatch::new(),
+            size,
+            expected: Expected::default(),
+            progress: Progress::default(),
+            begun: Instant::now(),
+            listener: None,
+        }
     }
 
-    /// Makes room for so many records at once, where the caller knows how many will come.
+    /// Makes room for so many records at once, where the caller knows how many will come. More may
+    /// come, or fewer.
     #[must_use]
     pub fn expecting(mut self, records: usize) -> Self {
-        self.chunk = WriteBatch::with_capacity(records.min(self.size.now));
+        self.expected = Expected { announced: Some(records), ..self.expected };
         self
     }
 
@@ -140,19 +150,18 @@ impl<'a> BulkLoader<'a> {
         key: impl Into<Bytes>,
         value: impl Into<Bytes>,
     ) -> Result<()> {
+        if self.chunk.is_empty() {
+            self.chunk = WriteBatch::with_capacity(self.expected.room(self.size.now));
+        }
         self.chunk.put(column, key, value);
         let full = self.chunk.len() >= self.size.now || self.chunk.size_bytes() >= MAX_CHUNK_BYTES;
-        if !full {
-            return Ok(());
-        }
-        let next = WriteBatch::with_capacity(self.chunk.len());
-        self.write_chunk(next)
+        if full { self.write_chunk() } else { Ok(()) }
     }
 
     /// Writes what is left, and syncs if that was asked for.
     pub fn finish(mut self) -> Result<Progress> {
         if !self.chunk.is_empty() {
-            self.write_chunk(WriteBatch::new())?;
+            self.write_chunk()?;
         }
         if self.durability == Durability::Sync {
             self.engine.write(WriteBatch::new(), Durability::Sync)?;
@@ -161,9 +170,10 @@ impl<'a> BulkLoader<'a> {
         Ok(self.progress)
     }
 
-    fn write_chunk(&mut self, next: WriteBatch) -> Result<()> {
-        let chunk = std::mem::replace(&mut self.chunk, next);
+    fn write_chunk(&mut self) -> Result<()> {
+        let chunk = std::mem::take(&mut self.chunk);
         let (records, bytes) = (chunk.len(), chunk.size_bytes());
+        self.expected.came(records);
         let begun = Instant::now();
         self.engine.write(chunk, self.chunk_durability())?;
         self.progress.chunk_done(records, bytes, begun.elapsed());
@@ -181,6 +191,32 @@ impl<'a> BulkLoader<'a> {
             Durability::NoWal => Durability::NoWal,
             _ => Durability::Buffered,
         }
+    }
+}
+
+/// How many records the next chunk is likely to get: room for more is memory taken in vain.
+#[derive(Clone, Copy, Debug, Default)]
+struct Expected {
+    announced: Option<usize>,
+    came: usize,
+    last_chunk: usize,
+}
+
+impl Expected {
+    /// Room for the next chunk, of `limit` records at most.
+    fn room(&self, limit: usize) -> usize {
+        let guess = match self.announced.and_then(|records| records.checked_sub(self.came)) {
+            // Fewer were announced than came: the announcement says nothing about the rest.
+            None | Some(0) if self.last_chunk > 0 => self.last_chunk,
+            None | Some(0) => FIRST_CAPACITY,
+            Some(rest) => rest,
+        };
+        guess.min(limit)
+    }
+
+    fn came(&mut self, records: usize) {
+        self.came += records;
+        self.last_chunk = records;
     }
 }
 
@@ -251,6 +287,40 @@ mod tests {
         assert_eq!(settle(|size| size as f64), MAX_CHUNK);
         assert_eq!(settle(|size| 100_000.0 - (size as f64 - 25_000.0).abs()), 25_000);
         assert_eq!(settle(|size| 1e9 / size as f64), MIN_CHUNK);
+    }
+
+    fn after(announced: Option<usize>, chunks: &[usize]) -> Expected {
+        let mut expected = Expected { announced, ..Expected::default() };
+        chunks.iter().for_each(|records| expected.came(*records));
+        expected
+    }
+
+    #[test]
+    fn room_is_made_for_what_was_announced_and_has_not_come() {
+        assert_eq!(after(Some(250), &[]).room(100), 100);
+        assert_eq!(after(Some(250), &[100, 100]).room(100), 50);
+        assert_eq!(after(Some(250), &[100, 100, 100]).room(100), 100, "more than was announced");
+        assert_eq!(after(Some(0), &[]).room(100), 100);
+    }
+
+    #[test]
+    fn room_that_nobody_announced_is_that_of_the_chunk_before() {
+        assert_eq!(after(None, &[]).room(MAX_CHUNK), FIRST_CAPACITY);
+        assert_eq!(after(None, &[MAX_CHUNK]).room(MAX_CHUNK), MAX_CHUNK);
+        assert_eq!(after(None, &[MAX_CHUNK]).room(MIN_CHUNK), MIN_CHUNK, "the size went down");
+        assert_eq!(after(None, &[70]).room(MAX_CHUNK), 70, "large values");
+    }
+
+    #[test]
+    fn a_full_chunk_makes_no_room_for_records_that_may_never_come() {
+        let engine = crate::MemoryEngine::new();
+        let column = engine.column("c").unwrap();
+        let mut loader = BulkLoader::with_fixed_chunks(&engine, Durability::Buffered, 10);
+        for number in 0..10u32 {
+            loader.put(column, number.to_be_bytes().to_vec(), "").unwrap();
+        }
+        assert_eq!(std::mem::take(&mut loader.chunk).into_operations().capacity(), 0);
+        assert_eq!(loader.finish().unwrap().records, 10);
     }
 
     #[test]
