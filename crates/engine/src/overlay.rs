@@ -12,7 +12,8 @@ mod merged;
 
 use crate::{ColumnId, Cursor, Durability, Engine, KeyRange, Result, Snapshot, WriteBatch};
 use bytes::Bytes;
-use erased::Erased;
+pub(crate) use erased::Erased;
+pub(crate) use merged::{Change, Changes, Merged};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What will become of a key: its new value, or its removal.
@@ -129,7 +130,7 @@ impl Overlay {
         let below = self.snapshot.cursor(column, range.clone())?;
         match self.layer(column).filter(|layer| !layer.is_empty()) {
             None => Ok(below),
-            Some(layer) => Ok(Box::new(merged::Merged::new(below, layer, range))),
+            Some(layer) => Ok(Box::new(Merged::new(below, &layer.pending, &layer.erased, range))),
         }
     }
 

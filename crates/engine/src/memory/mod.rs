@@ -7,14 +7,17 @@
 //! ```
 //! * A snapshot is one more reference to the current view; a write copies only the tree nodes that a
 //!   snapshot still shares (a path of three or four small nodes), and nothing when there is none.
-//! * A batch becomes visible as a whole: small ones are applied under the lock, large ones to a copy
-//!   that is then put in place, so that no reader waits for longer than a small batch.
+//! * A batch becomes visible as a whole, and no reader waits for longer than a small one: it is applied
+//!   under the lock if it is small; a large one is laid over the trees, where it is seen at once, and
+//!   put into them slice by slice, with readers coming in between (see `delta`). Ranges are deleted in
+//!   a copy that is then put in place.
 //! * [`MemoryEngine::new`] is volatile: what lasts is a [checkpoint](crate::Engine::checkpoint) and the
 //!   caller's log. [`MemoryEngine::open`] keeps a log and checkpoints of its own: a batch is in the
 //!   log before it is applied; a synced one is visible to others shortly before it is durable.
 
 mod checkpoint;
 mod cursor;
+mod delta;
 mod home;
 mod operations;
 mod record;
@@ -25,8 +28,9 @@ use crate::{
     WriteBatch, disk, gate::Gate, log::Log,
 };
 use bytes::Bytes;
+use delta::Delta;
 use home::{Home, Opened};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::{
     path::Path,
     sync::Arc,
@@ -35,9 +39,8 @@ use std::{
 };
 use view::View;
 
-/// Up to so many operations are applied while readers wait (some tenths of a millisecond). Larger
-/// batches are applied to a copy, which costs up to half their time again.
-const IN_PLACE_OPERATIONS: usize = 1024;
+/// Up to so many operations are applied while readers wait: some tenths of a millisecond.
+const SLICE_OPERATIONS: usize = 1024;
 
 /// The engine in RAM; see the module.
 ///
@@ -141,17 +144,35 @@ impl MemoryEngine {
         }
     }
 
-    fn apply(&self, operations: &[Operation]) {
-        if operations.len() <= IN_PLACE_OPERATIONS && !operations.iter().any(Operation::is_wide) {
-            let mut view = self.view.write();
-            Arc::make_mut(&mut view).apply(operations);
-            return;
+    /// Applies checked operations; takes them where there are many.
+    fn apply(&self, operations: &mut Vec<Operation>) {
+        if operations.iter().any(Operation::is_wide) {
+            self.apply_to_copy(operations);
+        } else if operations.len() > SLICE_OPERATIONS {
+            self.apply_in_slices(Delta::new(std::mem::take(operations)));
+        } else {
+            Arc::make_mut(&mut self.view.write()).apply(operations);
         }
+    }
+
+    fn apply_to_copy(&self, operations: &[Operation]) {
         let mut next = Arc::clone(&self.view.read());
         Arc::make_mut(&mut next).apply(operations);
         let previous = std::mem::replace(&mut *self.view.write(), next);
         // Freed here and not above: readers must not wait while nodes are dropped.
         drop(previous);
+    }
+
+    fn apply_in_slices(&self, delta: Delta) {
+        let delta = Arc::new(delta);
+        let mut view = self.view.write();
+        Arc::make_mut(&mut view).set_delta(Some(Arc::clone(&delta)));
+        for slice in delta.slices(SLICE_OPERATIONS) {
+            RwLockWriteGuard::bump(&mut view);
+            Arc::make_mut(&mut view).apply(slice);
+        }
+        // It is freed with our reference, after the lock: readers must not wait for it.
+        Arc::make_mut(&mut view).set_delta(None);
     }
 
     /// Begins the next log, and a checkpoint of now, when the log has outgrown the last one.
@@ -228,26 +249,27 @@ impl Engine for MemoryEngine {
         self.gate.check_write()?;
         let begun = Instant::now();
         let batch = batch.sorted();
-        let operations = batch.operations();
+        let (size_bytes, mut operations) = (batch.size_bytes(), batch.into_operations());
+        let count = operations.len();
         let mut writer = self.writer.lock();
-        self.view.read().check(operations)?;
+        self.view.read().check(&operations)?;
         let logged = !operations.is_empty() && durability != Durability::NoWal;
         let position = match logged {
-            true => self.log(&mut writer, |log| operations::append(log, operations))?,
+            true => self.log(&mut writer, |log| operations::append(log, &operations))?,
             false => self.home.as_ref().map_or(0, |home| home.syncs().log_bytes()),
         };
-        self.apply(operations);
+        self.apply(&mut operations);
         self.replace_outgrown_log(&mut writer)?;
         drop(writer);
         if durability == Durability::Sync {
             self.sync(position)?;
         }
-        self.view.read().meter().written(operations.len(), batch.size_bytes(), begun);
+        self.view.read().meter().written(count, size_bytes, begun);
         Ok(())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<()> {
-        checkpoint::write(&*self.view()?, dir)
+        checkpoint::write(&self.view()?.settled(), dir)
     }
 
     fn compact_range(&self, column: ColumnId, _range: KeyRange) -> Result<()> {

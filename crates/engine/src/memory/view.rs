@@ -1,7 +1,16 @@
-//! A state of all columns: persistent trees, so that a copy shares every node with its original.
+//! A state of all columns: persistent trees, so that a copy shares every node with its original; over
+//! them, while a large batch goes into the trees, that batch.
 
-use super::{cursor::MemoryCursor, record::Record};
-use crate::{ColumnId, Cursor, Error, KeyRange, Operation, Result, Snapshot, batch, meter::Meter};
+use super::{
+    cursor::MemoryCursor,
+    delta::{Delta, Keys},
+    record::Record,
+};
+use crate::{
+    ColumnId, Cursor, Error, KeyRange, Operation, Result, Snapshot, batch,
+    meter::Meter,
+    overlay::{Erased, Merged},
+};
 use bytes::Bytes;
 use imbl::OrdSet;
 use std::{ops::Bound, sync::Arc};
@@ -10,6 +19,8 @@ use std::{ops::Bound, sync::Arc};
 #[derive(Clone, Default)]
 pub(crate) struct View {
     columns: Vec<Column>,
+    /// Hides what the trees hold of its keys.
+    delta: Option<Arc<Delta>>,
     size_bytes: u64,
     /// Shared by all views of an engine: readers of snapshots count as well.
     meter: Arc<Meter>,
@@ -26,8 +37,30 @@ pub(crate) struct Column {
 }
 
 impl View {
+    /// The trees, without a batch that lies over them.
     pub(crate) fn columns(&self) -> &[Column] {
         &self.columns
+    }
+
+    /// Lays a batch over the trees, or takes it away when they hold all of it.
+    pub(super) fn set_delta(&mut self, delta: Option<Arc<Delta>>) {
+        self.delta = delta;
+    }
+
+    /// The same state with nothing over its trees.
+    pub(super) fn settled(mut self: Arc<Self>) -> Arc<Self> {
+        if let Some(delta) = self.delta.clone() {
+            let view = Arc::make_mut(&mut self);
+            delta.slices(usize::MAX).for_each(|all| view.apply(all));
+            view.delta = None;
+        }
+        self
+    }
+
+    /// The changes over the tree of `column`, if there are any.
+    fn changes(&self, column: ColumnId) -> Option<Keys<'_>> {
+        let delta = self.delta.as_ref()?;
+        Some(delta.column(column)).filter(|changes| !changes.is_empty())
     }
 
     pub(crate) fn meter(&self) -> &Meter {
@@ -57,16 +90,17 @@ impl View {
     /// The value of `key`, shared.
     pub(crate) fn value(&self, column: ColumnId, key: &[u8]) -> Result<Option<Bytes>> {
         let timer = self.meter.get_begins();
-        let value = self.records(column)?.get(key).map(Record::value_bytes);
+        let records = self.records(column)?;
+        let value = find(records, self.changes(column), key);
         self.meter.get_ends(timer, value.as_ref().map(Bytes::len));
         Ok(value)
     }
 
     /// The values of `keys`, shared, in their order.
     pub(crate) fn values(&self, column: ColumnId, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        let records = self.records(column)?;
-        let value = |key: &&[u8]| records.get(*key).map(Record::value_bytes);
-        let values: Vec<Option<Bytes>> = keys.iter().map(value).collect();
+        let (records, changes) = (self.records(column)?, self.changes(column));
+        let values: Vec<Option<Bytes>> =
+            keys.iter().map(|key| find(records, changes, key)).collect();
         self.meter.gets(&values);
         Ok(values)
     }
@@ -79,10 +113,24 @@ impl View {
         end: &[u8],
     ) -> Result<Option<(Bytes, Bytes)>> {
         let timer = self.meter.get_begins();
-        // A range of the tree would look for its end as well, a second descent.
-        let first = self.records(column)?.get_next(start).filter(|record| record.key() < end);
-        self.meter.get_ends(timer, first.map(|record| record.value().len()));
-        Ok(first.map(|record| (record.key_bytes(), record.value_bytes())))
+        let first = match self.changes(column) {
+            None => first_of(self.records(column)?, start, end),
+            Some(_) => self.first_merged(column, start, end)?,
+        };
+        self.meter.get_ends(timer, first.as_ref().map(|(_, value)| value.len()));
+        Ok(first)
+    }
+
+    fn first_merged(
+        &self,
+        column: ColumnId,
+        start: &[u8],
+        end: &[u8],
+    ) -> Result<Option<(Bytes, Bytes)>> {
+        let (start, end) = (Bytes::copy_from_slice(start), Bytes::copy_from_slice(end));
+        let mut cursor = self.cursor(column, KeyRange::half_open(start, end))?;
+        cursor.seek_to_first()?;
+        Ok(cursor.valid().then(|| (cursor.key_bytes(), cursor.value_bytes())))
     }
 
     /// Refuses a batch that `apply` could not carry out; after this, `apply` cannot fail.
@@ -137,6 +185,20 @@ impl View {
     }
 }
 
+/// The value of `key`: what the changes say, otherwise what the tree does.
+fn find(records: &OrdSet<Record>, changes: Option<Keys<'_>>, key: &[u8]) -> Option<Bytes> {
+    match changes.and_then(|changes| changes.get(key)) {
+        Some(changed) => changed.cloned(),
+        None => records.get(key).map(Record::value_bytes),
+    }
+}
+
+fn first_of(records: &OrdSet<Record>, start: &[u8], end: &[u8]) -> Option<(Bytes, Bytes)> {
+    // A range of the tree would look for its end as well, a second descent.
+    let first = records.get_next(start).filter(|record| record.key() < end)?;
+    Some((first.key_bytes(), first.value_bytes()))
+}
+
 /// Memory that a record takes, about.
 fn taken_bytes(record: &Record) -> u64 {
     (record.size_bytes() + RECORD_BYTES) as u64
@@ -152,6 +214,12 @@ impl Snapshot for View {
     }
 
     fn cursor(&self, column: ColumnId, range: KeyRange) -> Result<Box<dyn Cursor + '_>> {
-        Ok(Box::new(MemoryCursor::new(self.records(column)?, range, &self.meter)))
+        let tree = MemoryCursor::new(self.records(column)?, range.clone(), &self.meter);
+        match self.changes(column) {
+            None => Ok(Box::new(tree)),
+            Some(changes) => {
+                Ok(Box::new(Merged::new(Box::new(tree), changes, Erased::NONE, range)))
+            }
+        }
     }
 }

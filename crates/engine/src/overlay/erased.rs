@@ -10,6 +10,9 @@ pub(crate) struct Erased {
 }
 
 impl Erased {
+    /// Where nothing is gone.
+    pub(crate) const NONE: &'static Self = &Self { ends: BTreeMap::new() };
+
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }

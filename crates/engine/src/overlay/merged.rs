@@ -1,9 +1,10 @@
-//! One cursor over a transaction's changes and what lies below them.
+//! One cursor over changes and what lies below them: a transaction's, or those of a large batch that the
+//! memory engine is putting into its trees.
 //!
 //! Two positions move together. Going forward, each stands on its first key at or after the place
 //! where the merged cursor stands; going back, on its last key at or before it. A turn moves both.
 
-use super::{Erased, Layer, Pending};
+use super::{Erased, Pending};
 use crate::{Cursor, KeyRange, Result};
 use bytes::Bytes;
 use std::{cmp::Ordering, ops::Bound};
@@ -21,19 +22,44 @@ enum Side {
     Pending,
 }
 
-pub(crate) struct Merged<'a> {
+/// What becomes of a key: its new value, or none.
+pub(crate) type Change<'a> = (&'a Bytes, Option<&'a Bytes>);
+
+/// Changes in the order of their keys, each key once.
+pub(crate) trait Changes<'a>: Copy {
+    /// The first one between the bounds, of which some key could lie between.
+    fn first(self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<Change<'a>>;
+    /// The last one.
+    fn last(self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<Change<'a>>;
+}
+
+impl<'a> Changes<'a> for &'a Pending {
+    fn first(self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<Change<'a>> {
+        self.range::<[u8], _>((start, end)).next().map(|(key, value)| (key, value.as_ref()))
+    }
+
+    fn last(self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<Change<'a>> {
+        self.range::<[u8], _>((start, end)).next_back().map(|(key, value)| (key, value.as_ref()))
+    }
+}
+
+pub(crate) struct Merged<'a, C> {
     below: Box<dyn Cursor + 'a>,
-    pending: &'a Pending,
+    pending: C,
     erased: &'a Erased,
     range: KeyRange,
-    top: Option<(&'a Bytes, &'a Option<Bytes>)>,
+    top: Option<Change<'a>>,
     way: Way,
     here: Side,
 }
 
-impl<'a> Merged<'a> {
-    pub(crate) fn new(below: Box<dyn Cursor + 'a>, layer: &'a Layer, range: KeyRange) -> Self {
-        let (pending, erased) = (&layer.pending, &layer.erased);
+impl<'a, C: Changes<'a>> Merged<'a, C> {
+    pub(crate) fn new(
+        below: Box<dyn Cursor + 'a>,
+        pending: C,
+        erased: &'a Erased,
+        range: KeyRange,
+    ) -> Self {
         Self { below, pending, erased, range, top: None, way: Way::Forward, here: Side::Neither }
     }
 
@@ -41,7 +67,7 @@ impl<'a> Merged<'a> {
         let end = self.range.end.as_ref().map(|key| &key[..]);
         self.top = match KeyRange::bounds_are_empty(start, end) {
             true => None,
-            false => self.pending.range::<[u8], _>((start, end)).next(),
+            false => self.pending.first(start, end),
         };
     }
 
@@ -49,7 +75,7 @@ impl<'a> Merged<'a> {
         let start = self.range.start.as_ref().map(|key| &key[..]);
         self.top = match KeyRange::bounds_are_empty(start, end) {
             true => None,
-            false => self.pending.range::<[u8], _>((start, end)).next_back(),
+            false => self.pending.last(start, end),
         };
     }
 
@@ -149,7 +175,7 @@ impl<'a> Merged<'a> {
     }
 }
 
-impl Cursor for Merged<'_> {
+impl<'a, C: Changes<'a>> Cursor for Merged<'a, C> {
     fn seek_to_first(&mut self) -> Result<()> {
         self.way = Way::Forward;
         self.below.seek_to_first()?;
