@@ -5,19 +5,23 @@
 //! go to the table, JSON, CSV and HTML.
 
 mod bulk;
+mod compression;
 mod data;
+mod html;
 mod knobs;
 mod report;
 mod subject;
 mod suites;
 mod watch;
 
-use crate::output::Output;
-use anyhow::{Context, Result, bail};
+use crate::{interrupt, output::Output};
+use anyhow::{Context, Result, bail, ensure};
 use chronolith_engine::Profile;
+use clap::ValueEnum;
+use compression::DataSet;
 use indicatif::{ProgressBar, ProgressStyle};
 use report::Row;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use subject::Kind;
 use suites::Bench;
 
@@ -34,9 +38,9 @@ enum Suite {
     Writes,
     /// 80/20 and 50/50 by two threads.
     Mixed,
-    /// YCSB A to F.
+    /// YCSB A to F, with their standard distributions of keys, then with all keys alike.
     Ycsb,
-    /// Codecs on JSON, Kubernetes objects and Debian's package index (rocksdb only).
+    /// Codecs and levels of Zstd on JSON, Kubernetes objects and Debian's package index (rocksdb only).
     Compression,
     /// Blocks, block cache, pinning, write buffer, background jobs (rocksdb only).
     Knobs,
@@ -60,40 +64,60 @@ pub struct Args {
     /// What to measure [default: all].
     #[arg(long, value_delimiter = ',')]
     suite: Vec<Suite>,
-    /// Records that are loaded before reading.
-    #[arg(long, default_value_t = 200_000)]
-    records: u64,
+    /// Records that are loaded before reading [default: 200000, knobs 600000].
+    #[arg(long)]
+    records: Option<u64>,
     /// Operations of a case.
     #[arg(long, default_value_t = 200_000)]
     operations: u64,
-    /// Bytes of a value.
-    #[arg(long, default_value_t = 100)]
-    value_bytes: usize,
+    /// Bytes of a value [default: 100, knobs 1000].
+    #[arg(long)]
+    value_bytes: Option<usize>,
+    /// What the suite compression compresses [default: all].
+    #[arg(long, value_delimiter = ',')]
+    data: Vec<DataSet>,
     /// Rounds where ways are compared with each other (at least nine); the median counts.
     #[arg(long, default_value_t = 3)]
     repeats: u32,
     /// RocksDB's profile: dev, default, `write_heavy`, `read_heavy` or production.
     #[arg(long, default_value = "default")]
     profile: String,
-    /// Where the engines' files go, removed afterwards [default: ./chronolith-bench].
+    /// Where the engines' files go, in a directory of each run's own that is removed afterwards.
     #[arg(long, default_value = "chronolith-bench")]
     dir: PathBuf,
     #[command(flatten)]
     output: Output,
-    /// Instead of measuring, run a mixed load and show the engine's figures every second.
-    #[arg(long)]
-    watch: bool,
-    /// Stop watching after so many seconds [default: at Ctrl-C].
-    #[arg(long, requires = "watch")]
-    seconds: Option<u64>,
+    #[command(flatten)]
+    watch: watch::Args,
 }
 
+impl Args {
+    /// The sizes that were asked for, otherwise these.
+    fn scale(&self, dir: &Path, records: u64, value_bytes: usize) -> Scale {
+        let all = || DataSet::value_variants().to_vec();
+        Scale {
+            records: self.records.unwrap_or(records).max(1_000),
+            operations: self.operations.max(1_000),
+            value_bytes: self.value_bytes.unwrap_or(value_bytes).max(16),
+            repeats: self.repeats.max(1),
+            data_sets: if self.data.is_empty() { all() } else { self.data.clone() },
+            dir: dir.to_owned(),
+        }
+    }
+}
+
+/// Sizes where the caller names none.
+const RECORDS: u64 = 200_000;
+const VALUE_BYTES: usize = 100;
+
 /// Sizes of a run.
+#[derive(Clone, Debug)]
 struct Scale {
     records: u64,
     operations: u64,
     value_bytes: usize,
     repeats: u32,
+    data_sets: Vec<DataSet>,
     dir: PathBuf,
 }
 
@@ -102,26 +126,37 @@ pub fn run(args: &Args) -> Result<()> {
     let profile = Profile::named(&args.profile).with_context(|| {
         format!("no profile {}: one of {}", args.profile, Profile::NAMES.join(", "))
     })?;
-    let scale = Scale {
-        records: args.records.max(1_000),
-        operations: args.operations.max(1_000),
-        value_bytes: args.value_bytes.max(16),
-        repeats: args.repeats.max(1),
-        dir: args.dir.clone(),
-    };
     let engines = if args.engines.is_empty() { Kind::built() } else { args.engines.clone() };
-    if args.watch {
-        return watch::run(engines[0], &scale, &profile, args.seconds);
-    }
-    let rows = measure(args, &engines, &scale, &profile)?;
+    let watches_one = !args.watch.asked() || args.engines.len() < 2;
+    ensure!(watches_one, "--watch shows one engine: name one with --engine");
+    interrupt::listen()?;
+    // A run that was killed leaves its files: they must not be another run's data.
+    std::fs::create_dir_all(&args.dir).with_context(|| args.dir.display().to_string())?;
+    let dir = tempfile::Builder::new().prefix("run-").tempdir_in(&args.dir)?;
+    let scale = args.scale(dir.path(), RECORDS, VALUE_BYTES);
+    let outcome = match args.watch.asked() {
+        true => watch::run(engines[0], &scale, &profile, &args.watch),
+        false => report_of(args, &engines, &scale, &profile),
+    };
+    dir.close()?;
+    // Empty by now; if something else lies in it, it stays.
+    let _ = std::fs::remove_dir(&args.dir);
+    outcome
+}
+
+/// Measures and reports; what was measured before a failure is reported too.
+fn report_of(args: &Args, engines: &[Kind], scale: &Scale, profile: &Profile) -> Result<()> {
+    let mut rows = Vec::new();
+    let measured = measure(args, engines, scale, profile, &mut rows);
     println!("{}", report::table(&rows));
+    let about =
+        about(scale, &args.scale(&scale.dir, knobs::RECORDS, knobs::VALUE_BYTES), &args.profile);
     args.output.write(
         |path| report::write_json(&rows, path),
         |path| report::write_csv(&rows, path),
-        |path| report::write_html(&rows, path),
+        |path| html::write(&rows, &about, path),
     )?;
-    // Empty by now; if something else lies in it, it stays.
-    let _ = std::fs::remove_dir(&scale.dir);
+    measured?;
     let missed = rows.iter().filter(|row| row.passed == Some(false)).count();
     if missed > 0 {
         bail!("{missed} targets were missed");
@@ -129,18 +164,40 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &Args, engines: &[Kind], scale: &Scale, profile: &Profile) -> Result<Vec<Row>> {
+/// What a page of figures must say of itself.
+fn about(scale: &Scale, knobs: &Scale, profile: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let sizes = |scale: &Scale| format!("{} records of {} bytes", scale.records, scale.value_bytes);
+    format!(
+        "{} (knobs: {}), {} operations a case, profile {profile}; {cores} cores; version {}. \
+         Every answer was checked.",
+        sizes(scale),
+        sizes(knobs),
+        scale.operations,
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn measure(
+    args: &Args,
+    engines: &[Kind],
+    scale: &Scale,
+    profile: &Profile,
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let suites = if args.suite.is_empty() { all_suites() } else { args.suite.clone() };
     let style = ProgressStyle::with_template("{spinner} {elapsed} {msg}")?;
     let progress = ProgressBar::new_spinner().with_style(style);
     let each = |row: &Row| {
-        progress.println(format!(
-            "{:<12}{:<9}{:<46}{:>12.0}/s",
-            row.suite, row.engine, row.case, row.per_s
-        ));
+        let line =
+            format!("{:<12}{:<9}{:<46}{:>12.0}/s", row.suite, row.engine, row.case, row.per_s);
+        // Without a terminal there is no bar, and a long run would say nothing until its end.
+        match progress.is_hidden() {
+            true => eprintln!("{line}"),
+            false => progress.println(line),
+        }
         progress.tick();
     };
-    let mut rows = Vec::new();
     for kind in engines {
         for suite in &suites {
             if suite.needs_files() && *kind == Kind::Memory {
@@ -148,19 +205,27 @@ fn measure(args: &Args, engines: &[Kind], scale: &Scale, profile: &Profile) -> R
             }
             progress.set_message(format!("{}: {suite:?}", kind.name()));
             progress.tick();
+            let scale = match suite {
+                Suite::Knobs => args.scale(&scale.dir, knobs::RECORDS, knobs::VALUE_BYTES),
+                _ => scale.clone(),
+            };
             let mut bench = Bench {
-                scale,
+                scale: &scale,
                 kind: *kind,
                 profile: profile.clone(),
                 rows: Vec::new(),
                 each: &each,
             };
-            run_suite(&mut bench, *suite)?;
+            let outcome = run_suite(&mut bench, *suite);
             rows.append(&mut bench.rows);
+            if outcome.is_err() {
+                progress.finish_and_clear();
+                return outcome;
+            }
         }
     }
     progress.finish_and_clear();
-    Ok(rows)
+    Ok(())
 }
 
 fn run_suite(bench: &mut Bench<'_>, suite: Suite) -> Result<()> {
@@ -178,7 +243,7 @@ fn run_suite(bench: &mut Bench<'_>, suite: Suite) -> Result<()> {
 }
 
 fn all_suites() -> Vec<Suite> {
-    <Suite as clap::ValueEnum>::value_variants().to_vec()
+    Suite::value_variants().to_vec()
 }
 
 #[cfg(test)]
@@ -194,6 +259,7 @@ mod tests {
             operations: 1000,
             value_bytes: 100,
             repeats: 1,
+            data_sets: Vec::new(),
             dir: dir.clone(),
         };
         let each = |_: &Row| {};

@@ -4,6 +4,7 @@
 //! checked; acknowledged, durable and readable operations are reported apart; a lost record fails the run.
 
 pub mod engine;
+mod interrupt;
 mod output;
 pub mod series;
 pub mod server;

@@ -12,6 +12,12 @@ use std::time::Instant;
 const LOAD_BATCH: u64 = 1_000;
 const MIB: usize = 1 << 20;
 
+/// Sizes of this suite where the caller names none: with those of the others all data would fit into the
+/// smallest cache and the smallest write buffer, and no knob would show. 600 MB do not fit into a cache of
+/// 512 MiB, and fill the largest write buffer.
+pub(super) const RECORDS: u64 = 600_000;
+pub(super) const VALUE_BYTES: usize = 1_000;
+
 impl Bench<'_> {
     pub(super) fn knobs(&mut self) -> Result<()> {
         self.caches()?;

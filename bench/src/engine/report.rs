@@ -1,10 +1,10 @@
-//! Results as a table, JSON, CSV and one HTML file that needs nothing else.
+//! Results as a table, JSON and CSV; `html` makes the page.
 
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table};
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 /// One measured case.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,7 +48,7 @@ impl Row {
         self
     }
 
-    fn columns(&self) -> [String; 12] {
+    pub(super) fn columns(&self) -> [String; 12] {
         let figure =
             |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.1}"));
         [
@@ -67,6 +67,27 @@ impl Row {
         ]
     }
 
+    /// The fields of a line of CSV; what is absent is empty.
+    fn fields(&self) -> [String; 14] {
+        let figure = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+        [
+            quoted(self.suite),
+            quoted(&self.engine),
+            quoted(&self.case),
+            self.operations.to_string(),
+            self.seconds.to_string(),
+            self.per_s.to_string(),
+            figure(self.mean_us),
+            figure(self.p50_us),
+            figure(self.p99_us),
+            figure(self.p999_us),
+            self.disk_bytes.map_or_else(String::new, |bytes| bytes.to_string()),
+            figure(self.ratio),
+            quoted(&self.note),
+            self.passed.map_or_else(String::new, |passed| passed.to_string()),
+        ]
+    }
+
     fn verdict(&self) -> String {
         match self.passed {
             Some(true) => format!("pass {}", self.note),
@@ -76,7 +97,7 @@ impl Row {
     }
 }
 
-const HEAD: [&str; 12] = [
+pub(super) const HEAD: [&str; 12] = [
     "suite",
     "engine",
     "case",
@@ -106,72 +127,18 @@ pub(super) fn write_json(rows: &[Row], path: &Path) -> Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
+/// Columns as the fields of the JSON are named, figures unrounded: for programs.
 pub(super) fn write_csv(rows: &[Row], path: &Path) -> Result<()> {
-    let mut text = HEAD.join(",") + "\n";
+    const FIELDS: &str = "suite,engine,case,operations,seconds,per_s,mean_us,p50_us,p99_us,p999_us,disk_bytes,ratio,note,passed";
+    let mut text = FIELDS.to_owned() + "\n";
     for row in rows {
-        let quoted = row.columns().map(|cell| format!("\"{}\"", cell.replace('"', "\"\"")));
-        text += &(quoted.join(",") + "\n");
+        text += &(row.fields().join(",") + "\n");
     }
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-const STYLE: &str = "body{font:14px system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
- table{border-collapse:collapse;width:100%}td,th{padding:.2rem .5rem;border-bottom:1px solid #ddd;text-align:right}\
- td:nth-child(-n+2),th:nth-child(-n+2){text-align:left}svg text{font:12px system-ui,sans-serif}";
-
-pub(super) fn write_html(rows: &[Row], path: &Path) -> Result<()> {
-    let mut html = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>chronolith bench engine</title>\
-         <style>{STYLE}</style><h1>chronolith bench engine</h1>\n"
-    );
-    let mut suites: Vec<&str> = rows.iter().map(|row| row.suite).collect();
-    suites.dedup();
-    for suite in suites {
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.suite == suite).collect();
-        write!(html, "<h2>{}</h2>{}{}", escape(suite), chart(&rows)?, html_table(&rows)?)?;
-    }
-    std::fs::write(path, html).with_context(|| path.display().to_string())
-}
-
-/// Bars of the rates.
-fn chart(rows: &[&Row]) -> Result<String> {
-    const BAR: usize = 18;
-    const LABEL: f64 = 330.0;
-    const WIDTH: f64 = 500.0;
-    let most = rows.iter().map(|row| row.per_s).fold(1.0, f64::max);
-    let mut svg = format!("<svg width=1000 height={} role=img>", rows.len() * BAR + 4);
-    for (number, row) in rows.iter().enumerate() {
-        let (y, width) = (number * BAR, row.per_s / most * WIDTH);
-        let colour = if row.engine.starts_with("memory") { "#3b7dd8" } else { "#d8833b" };
-        let label = escape(&format!("{} · {}", row.engine, row.case));
-        write!(
-            svg,
-            "<text x={} y={} text-anchor=end>{label}</text>\
-             <rect x={LABEL} y={} width={width:.1} height=14 fill='{colour}'/>\
-             <text x={} y={}>{:.0}/s</text>",
-            LABEL - 6.0,
-            y + 13,
-            y + 2,
-            LABEL + width + 6.0,
-            y + 13,
-            row.per_s
-        )?;
-    }
-    Ok(svg + "</svg>")
-}
-
-fn html_table(rows: &[&Row]) -> Result<String> {
-    let mut html = String::from("<table><tr>");
-    HEAD[1..].iter().try_for_each(|name| write!(html, "<th>{}</th>", escape(name)))?;
-    for row in rows {
-        html += "</tr>\n<tr>";
-        row.columns()[1..].iter().try_for_each(|cell| write!(html, "<td>{}</td>", escape(cell)))?;
-    }
-    Ok(html + "</tr></table>\n")
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -187,16 +154,23 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         write_json(&rows, &dir.join("r.json")).unwrap();
         write_csv(&rows, &dir.join("r.csv")).unwrap();
-        write_html(&rows, &dir.join("r.html")).unwrap();
+        super::super::html::write(&rows, "about", &dir.join("r.html")).unwrap();
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
         let json: serde_json::Value = serde_json::from_str(&read("r.json")).unwrap();
         assert_eq!(json[0]["per_s"], 5.0);
-        assert!(read("r.csv").contains("\"a \"\"quoted\"\" <case>\""));
+        let csv = read("r.csv");
+        let line =
+            "\"reads\",\"memory\",\"a \"\"quoted\"\" <case>\",10,2,5,,,,,,,\"too slow\",false";
+        assert_eq!(csv.lines().nth(1), Some(line));
+        let head: Vec<&str> = csv.lines().next().unwrap().split(',').collect();
+        let fields: Vec<&str> = json[0].as_object().unwrap().keys().map(String::as_str).collect();
+        assert!(head.iter().all(|name| fields.contains(name)), "{head:?} {fields:?}");
+        assert_eq!(head.len(), fields.len());
         let html = read("r.html");
         assert!(
             html.contains("&lt;case&gt;")
                 && html.contains("FAIL too slow")
-                && html.contains("<svg")
+                && html.contains("class=chart")
         );
         assert!(table(&rows).to_string().contains("FAIL too slow"));
         std::fs::remove_dir_all(&dir).unwrap();

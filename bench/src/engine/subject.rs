@@ -1,7 +1,7 @@
 //! The engines that are measured.
 
 use anyhow::Result;
-use chronolith_engine::{Compression, Engine, MemoryEngine, Profile};
+use chronolith_engine::{Engine, MemoryEngine, Profile};
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -87,15 +87,3 @@ fn rocksdb(dir: &Path, profile: &Profile) -> Result<Arc<dyn Engine>> {
 fn rocksdb(_dir: &Path, _profile: &Profile) -> Result<Arc<dyn Engine>> {
     anyhow::bail!("this build has no RocksDB: build with --features rocksdb")
 }
-
-/// Codecs, Zstd at some of its levels.
-pub(super) const COMPRESSIONS: [(&str, Compression, i32); 8] = [
-    ("none", Compression::None, 3),
-    ("snappy", Compression::Snappy, 3),
-    ("lz4", Compression::Lz4, 3),
-    ("zstd 1", Compression::Zstd, 1),
-    ("zstd 3", Compression::Zstd, 3),
-    ("zstd 6", Compression::Zstd, 6),
-    ("zstd 12", Compression::Zstd, 12),
-    ("tiered", Compression::Tiered, 3),
-];

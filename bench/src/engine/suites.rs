@@ -4,8 +4,9 @@ use super::{
     Scale,
     data::{self, Kind as Data, Rng, Zipf, is_value_of, key, scattered, value},
     report::Row,
-    subject::{COMPRESSIONS, Kind, Subject},
+    subject::{Kind, Subject},
 };
+use crate::interrupt;
 use anyhow::{Context, Result, ensure};
 use chronolith_engine::{BulkLoader, ColumnId, Durability, Engine, KeyRange, Profile, WriteBatch};
 use hdrhistogram::Histogram;
@@ -45,6 +46,7 @@ pub(super) fn timed(
     let begun = Instant::now();
     let mut last = begun;
     for number in 0..count {
+        interrupt::check()?;
         operation(number)?;
         let now = Instant::now();
         latencies.saturating_record((now - last).as_nanos() as u64);
@@ -74,6 +76,13 @@ pub(super) fn check(engine: &dyn Engine, column: ColumnId, number: u64) -> Resul
     Ok(())
 }
 
+/// A key just below that of record `number`, which no record has.
+fn absent(number: u64) -> [u8; 16] {
+    let mut key = key(number);
+    key[15] = b'-';
+    key
+}
+
 /// Ready-made values: making them must not be measured.
 pub(super) fn values(count: u64, size: usize) -> Vec<bytes::Bytes> {
     (0..count).map(|number| value(number, Data::Json, size).into()).collect()
@@ -85,6 +94,7 @@ impl Bench<'_> {
     }
 
     pub(super) fn subject_with(&self, profile: &Profile) -> Result<(Subject, ColumnId)> {
+        interrupt::check()?;
         let subject = Subject::new(self.kind, &self.scale.dir, profile)?;
         let column = subject.engine.column("bench")?;
         Ok((subject, column))
@@ -155,18 +165,23 @@ impl Bench<'_> {
         let (took, latencies) = timed(operations, |_| check(engine, column, rng.below(records)))?;
         self.done(self.row("reads", "random, hit").took(operations, took).latencies(&latencies));
 
-        let (took, latencies) = timed(operations, |number| {
-            let mut absent = key(number % records);
-            absent[15] = b'-';
-            ensure!(engine.get(column, &absent)?.is_none(), "a record that was never written");
+        let miss = |number| {
+            let found = engine.get(column, &absent(number))?;
+            ensure!(found.is_none(), "a record that was never written");
             Ok(())
-        })?;
+        };
+        let (took, latencies) = timed(operations, |_| miss(rng.below(records)))?;
         self.done(self.row("reads", "random, miss").took(operations, took).latencies(&latencies));
 
         let (took, latencies) =
             timed(operations, |number| check(engine, column, number % records))?;
         self.done(
-            self.row("reads", "sequential gets").took(operations, took).latencies(&latencies),
+            self.row("reads", "sequential, hit").took(operations, took).latencies(&latencies),
+        );
+
+        let (took, latencies) = timed(operations, |number| miss(number % records))?;
+        self.done(
+            self.row("reads", "sequential, miss").took(operations, took).latencies(&latencies),
         );
 
         let begun = Instant::now();
@@ -174,10 +189,8 @@ impl Bench<'_> {
         ensure!(scanned == records, "{scanned} of {records} records scanned");
         self.done(self.row("reads", "scan of everything").took(records, begun.elapsed()));
 
-        let mut back = KeyRange::all();
-        back.end = std::ops::Bound::Unbounded;
         let begun = Instant::now();
-        let scanned = scan_back(engine, column, back)?;
+        let scanned = scan_back(engine, column, KeyRange::all())?;
         ensure!(scanned == records, "{scanned} of {records} records scanned backward");
         self.done(self.row("reads", "scan backward").took(records, begun.elapsed()));
 
@@ -190,6 +203,15 @@ impl Bench<'_> {
             Ok(())
         })?;
         self.done(self.row("reads", "ranges of 100").took(ranges, took).latencies(&latencies));
+
+        let (took, latencies) = timed(ranges, |_| {
+            let number = rng.below(records);
+            let (start, end) = (absent(number).to_vec().into(), key(number).to_vec().into());
+            let found = scan(engine, column, KeyRange::half_open(start, end))?;
+            ensure!(found == 0, "a record that was never written");
+            Ok(())
+        })?;
+        self.done(self.row("reads", "ranges, miss").took(ranges, took).latencies(&latencies));
         Ok(())
     }
 
@@ -255,82 +277,34 @@ impl Bench<'_> {
         Ok(self.row("mixed", "").took(count * THREADS, took).latencies(&latencies))
     }
 
-    /// YCSB's core workloads with their standard distributions.
+    /// YCSB's core workloads: with their standard distributions, then all keys alike.
     pub(super) fn ycsb(&mut self) -> Result<()> {
         let zipf = Zipf::new(self.scale.records);
         for workload in ['A', 'B', 'C', 'D', 'E', 'F'] {
-            let (subject, column) = self.loaded(&self.profile)?;
-            let run = Ycsb {
-                engine: &*subject.engine,
-                column,
-                zipf: &zipf,
-                size: self.scale.value_bytes,
-                inserted: AtomicU64::new(self.scale.records),
-            };
-            let count = self.scale.operations / if workload == 'E' { 10 } else { 1 };
-            let mut rng = Rng::new(u64::from(workload as u32));
-            let (took, latencies) = timed(count, |_| run.operation(workload, &mut rng))?;
-            self.done(
-                self.row("ycsb", format!("workload {workload}"))
-                    .took(count, took)
-                    .latencies(&latencies),
-            );
-        }
-        Ok(())
-    }
-
-    /// Codec × kind of data: ratio, load and read rates. Only where there are files.
-    pub(super) fn compression(&mut self) -> Result<()> {
-        for (data, records) in self.data_sets()? {
-            for (name, compression, zstd_level) in COMPRESSIONS {
-                let profile = Profile { compression, zstd_level, ..self.profile.clone() };
-                let (subject, column) = self.subject_with(&profile)?;
-                let engine = &*subject.engine;
-                let begun = Instant::now();
-                let mut loader = BulkLoader::new(engine, Durability::NoWal);
-                for (key, value) in &records {
-                    loader.put(column, key.clone(), value.clone())?;
-                }
-                loader.finish()?;
-                engine.flush()?;
-                engine.compact_range(column, KeyRange::all())?;
-                let took = begun.elapsed();
-                let mut row = self.row("compression", format!("{data}, {name}: load, compact"));
-                let stats = engine.stats()?;
-                (row.disk_bytes, row.ratio) = (stats.disk_bytes, stats.compression_ratio);
-                self.done(row.took(records.len() as u64, took));
-                let mut rng = Rng::new(2);
-                let (took, latencies) = timed(self.scale.operations / 4, |_| {
-                    let (key, value) = &records[rng.below(records.len() as u64) as usize];
-                    ensure!(
-                        engine.get(column, key)?.as_deref() == Some(&value[..]),
-                        "a record is wrong"
-                    );
-                    Ok(())
-                })?;
-                let row = self.row("compression", format!("{data}, {name}: random gets"));
-                self.done(row.took(self.scale.operations / 4, took).latencies(&latencies));
+            let standard = if workload == 'D' { Keys::Latest } else { Keys::Zipfian };
+            for keys in [standard, Keys::Uniform] {
+                self.ycsb_case(workload, keys, &zipf)?;
             }
         }
         Ok(())
     }
 
-    fn data_sets(&self) -> Result<Vec<(&'static str, Records)>> {
-        const VALUE_BYTES: usize = 1024;
-        let made = |kind| {
-            let record =
-                |number| (key(number).to_vec().into(), value(number, kind, VALUE_BYTES).into());
-            (0..self.scale.records / 5).map(record).collect()
+    fn ycsb_case(&mut self, workload: char, keys: Keys, zipf: &Zipf) -> Result<()> {
+        let (subject, column) = self.loaded(&self.profile)?;
+        let run = Ycsb {
+            engine: &*subject.engine,
+            column,
+            keys,
+            zipf,
+            size: self.scale.value_bytes,
+            inserted: AtomicU64::new(self.scale.records),
         };
-        let mut packages: Vec<_> =
-            data::packages()?.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        packages.sort();
-        packages.dedup_by(|a: &mut (bytes::Bytes, bytes::Bytes), b| a.0 == b.0);
-        Ok(vec![
-            ("json", made(Data::Json)),
-            ("kubernetes", made(Data::Kubernetes)),
-            ("packages", packages),
-        ])
+        let count = self.scale.operations / if workload == 'E' { 10 } else { 1 };
+        let mut rng = Rng::new(u64::from(workload as u32));
+        let (took, latencies) = timed(count, |_| run.operation(workload, &mut rng))?;
+        let case = format!("workload {workload}, {}", keys.name());
+        self.done(self.row("ycsb", case).took(count, took).latencies(&latencies));
+        Ok(())
     }
 
     /// What the engine must reach on a machine of two cores.
@@ -378,8 +352,6 @@ impl Bench<'_> {
     }
 }
 
-type Records = Vec<(bytes::Bytes, bytes::Bytes)>;
-
 fn scan(engine: &dyn Engine, column: ColumnId, range: KeyRange) -> Result<u64> {
     let snapshot = engine.snapshot()?;
     let mut cursor = snapshot.cursor(column, range)?;
@@ -426,9 +398,31 @@ fn concurrent(
     Ok((took, sum))
 }
 
+/// Which records are asked for.
+#[derive(Clone, Copy)]
+enum Keys {
+    /// Few again and again, wherever they lie.
+    Zipfian,
+    /// The newest most often.
+    Latest,
+    /// All alike.
+    Uniform,
+}
+
+impl Keys {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Zipfian => "zipfian",
+            Self::Latest => "latest",
+            Self::Uniform => "uniform",
+        }
+    }
+}
+
 struct Ycsb<'a> {
     engine: &'a dyn Engine,
     column: ColumnId,
+    keys: Keys,
     zipf: &'a Zipf,
     size: usize,
     /// Records written so far: inserts continue behind them.
@@ -439,17 +433,25 @@ impl Ycsb<'_> {
     fn operation(&self, workload: char, rng: &mut Rng) -> Result<()> {
         let percent = rng.below(100);
         match workload {
-            'A' if percent < 50 => self.update(self.zipf.scrambled(rng)),
-            'B' if percent < 5 => self.update(self.zipf.scrambled(rng)),
+            'A' if percent < 50 => self.update(self.record(rng)),
+            'B' if percent < 5 => self.update(self.record(rng)),
             'D' | 'E' if percent < 5 => self.insert(),
-            'D' => self.read(self.inserted.load(Ordering::Relaxed) - 1 - self.zipf.rank(rng)),
-            'E' => self.scan(self.zipf.scrambled(rng), 1 + rng.below(RANGE)),
+            'E' => self.scan(self.record(rng), 1 + rng.below(RANGE)),
             'F' if percent < 50 => {
-                let record = self.zipf.scrambled(rng);
+                let record = self.record(rng);
                 self.read(record)?;
                 self.update(record)
             }
-            _ => self.read(self.zipf.scrambled(rng)),
+            _ => self.read(self.record(rng)),
+        }
+    }
+
+    fn record(&self, rng: &mut Rng) -> u64 {
+        let inserted = self.inserted.load(Ordering::Relaxed);
+        match self.keys {
+            Keys::Zipfian => self.zipf.scrambled(rng),
+            Keys::Latest => inserted - 1 - self.zipf.rank(rng),
+            Keys::Uniform => rng.below(inserted),
         }
     }
 

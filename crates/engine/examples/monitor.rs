@@ -1,10 +1,16 @@
-//! Writes and reads for ten seconds, and shows once a second what the engine does.
+//! Writes and reads for ten seconds, and shows once a second what the engine does: on a terminal in
+//! place, with warnings in red; otherwise one block below the other.
 //!
-//! `cargo run --release -p chronolith-engine --example monitor`
+//! `cargo run --release -p chronolith-engine --example monitor`, or, for the engine on disk,
+//! `cargo run --release -p chronolith-engine --features rocksdb --example monitor -- rocksdb`
 
-use chronolith_engine::{Durability, Engine, MemoryEngine, Monitor, Result, WriteBatch};
+use chronolith_engine::{Durability, Engine, Line, MemoryEngine, Monitor, Result, WriteBatch};
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -27,21 +33,53 @@ fn load(engine: &dyn Engine, done: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
-    let engine = MemoryEngine::new();
+fn show(name: &str, lines: &[Line], in_place: bool) {
+    let home = if in_place { "\x1b[2J\x1b[H" } else { "\n" };
+    println!("{home}{name}");
+    for line in lines {
+        match in_place && line.warns {
+            true => println!("\x1b[31m{line}\x1b[0m"),
+            false => println!("{line}"),
+        }
+    }
+}
+
+fn watch(engine: &dyn Engine) -> Result<()> {
+    let in_place = std::io::stdout().is_terminal();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let loader = scope.spawn(|| load(&engine, &done));
-        let mut monitor = Monitor::default();
-        for _ in 0..=SECONDS {
-            println!();
-            for line in monitor.lines(engine.stats()?) {
-                let mark = if line.warns { "  ← warning" } else { "" };
-                println!("{:<18}{}{mark}", line.name, line.text);
-            }
-            thread::sleep(Duration::from_secs(1));
-        }
+        let loader = scope.spawn(|| load(engine, &done));
+        let watched = redraw(engine, in_place);
         done.store(true, Ordering::Relaxed);
-        loader.join().expect("the load does not panic")
+        loader.join().expect("the load does not panic").and(watched)
     })
+}
+
+fn redraw(engine: &dyn Engine, in_place: bool) -> Result<()> {
+    let mut monitor = Monitor::default();
+    // Rates need two moments: this one gives no lines yet.
+    monitor.lines(engine.stats()?);
+    for _ in 0..SECONDS {
+        thread::sleep(Duration::from_secs(1));
+        show(engine.name(), &monitor.lines(engine.stats()?), in_place);
+    }
+    Ok(())
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    let engine: Arc<dyn Engine> = match std::env::args().nth(1).as_deref() {
+        None | Some("memory") => Arc::new(MemoryEngine::open(dir.path())?),
+        #[cfg(feature = "rocksdb")]
+        Some("rocksdb") => {
+            use chronolith_engine::{Profile, RocksEngine};
+            Arc::new(RocksEngine::open(dir.path(), &Profile::dev())?)
+        }
+        Some(other) => {
+            let known = "memory, or rocksdb in a build with the feature of that name";
+            return Err(format!("no engine {other} here: {known}").into());
+        }
+    };
+    watch(&*engine)?;
+    Ok(engine.close()?)
 }

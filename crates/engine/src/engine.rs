@@ -147,8 +147,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Applies a batch whole or not at all.
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()>;
 
-    /// Writes a copy of the state, as of now, that `open` accepts, into the directory `dir`, which
-    /// must not exist yet. Synced when this returns. Writers go on meanwhile.
+    /// Writes a copy of the state, as of now, into the directory `dir`, which must not exist yet.
+    /// Synced when this returns. Writers go on meanwhile. `RocksEngine::open` accepts a copy of it
+    /// ([`crate::copy_checkpoint`]), and [`crate::MemoryEngine::restore`] reads one as it is.
     fn checkpoint(&self, dir: &Path) -> Result<()>;
 
     /// What the data takes: of memory where it lives there, otherwise of the disk, what is not written

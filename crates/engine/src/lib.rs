@@ -77,6 +77,8 @@
 //! assert!(matches!(engine.get(people, b"ada"), Err(Error::Closed)));
 //! # Ok::<(), Error>(())
 //! ```
+//! The whole tour, on either engine, opened with a [`Profile`]: `cargo run -p chronolith-engine --features rocksdb
+//! --example tour -- rocksdb` (without features: the engine in memory).
 //! Other examples: checkpoints, their retention and restoring to a copy ([`Checkpoints`],
 //! [`copy_checkpoint`]), loads of very many records ([`BulkLoader`]), settings ([`Profile`]), figures
 //! ([`Stats`], [`Monitor`]; `cargo run -p chronolith-engine --example monitor`).
@@ -109,4 +111,5 @@ pub use profile::{Compression, Profile, StatisticsLevel};
 pub use rocks::RocksEngine;
 pub use stats::{
     CacheStats, CompactionStats, Latency, Line, MemoryParts, Monitor, Rates, Stats, Thresholds,
+    Trend,
 };

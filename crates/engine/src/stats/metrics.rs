@@ -3,6 +3,8 @@
 use super::{Latency, Stats};
 use std::fmt::Write;
 
+/// Units that end names; OpenMetrics wants them said apart.
+const UNITS: [&str; 2] = ["bytes", "seconds"];
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
 
 impl Stats {
@@ -62,6 +64,12 @@ impl Stats {
         text.gauge("live_bytes", "Estimated newest versions.", self.live_bytes);
         text.gauge("estimated_keys", "Estimated number of keys.", self.estimated_keys);
         text.line(
+            "write_amplification",
+            "gauge",
+            "Bytes written to disk for each byte that callers wrote.",
+            self.write_amplification(),
+        );
+        text.line(
             "compression_ratio",
             "gauge",
             "Data for each byte on disk.",
@@ -113,10 +121,41 @@ impl Text {
 
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         self.push(format_args!("# TYPE chronolith_engine_{name} {kind}\n"));
+        if let Some(unit) = UNITS.iter().find(|unit| name.ends_with(*unit)) {
+            self.push(format_args!("# UNIT chronolith_engine_{name} {unit}\n"));
+        }
         self.push(format_args!("# HELP chronolith_engine_{name} {help}\n"));
     }
 
     fn push(&mut self, text: std::fmt::Arguments<'_>) {
         self.out.write_fmt(text).expect("a String takes everything");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Durability, Engine, MemoryEngine, WriteBatch};
+
+    /// The order that a strict parser wants: type, unit where the name ends with one, help, samples.
+    #[test]
+    fn a_family_says_its_type_and_its_unit_before_its_samples() {
+        let engine = MemoryEngine::new();
+        let column = engine.column("c").unwrap();
+        let mut batch = WriteBatch::new();
+        batch.put(column, "key", "value");
+        engine.write(batch, Durability::NoWal).unwrap();
+        let text = engine.stats().unwrap().open_metrics();
+        let family = "# TYPE chronolith_engine_written_bytes counter\n\
+                      # UNIT chronolith_engine_written_bytes bytes\n\
+                      # HELP chronolith_engine_written_bytes Bytes of keys and values written.\n\
+                      chronolith_engine_written_bytes_total{backend=\"memory\"} 8\n";
+        assert!(text.contains(family), "{text}");
+        assert!(
+            text.contains("# TYPE chronolith_engine_batches counter\n# HELP "),
+            "no unit: {text}"
+        );
+        assert!(text.contains("# UNIT chronolith_engine_write_seconds seconds\n"), "{text}");
+        assert!(!text.contains("write_amplification"), "absent, not 0: {text}");
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
     }
 }

@@ -24,7 +24,7 @@ mod metrics;
 mod monitor;
 mod table;
 
-pub use monitor::{Line, Monitor, Thresholds};
+pub use monitor::{Line, Monitor, Thresholds, Trend};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
@@ -198,6 +198,8 @@ pub struct Rates {
     pub cache_hit_rate: Option<f64>,
     /// Share of the interval in which writers waited for flushes or compactions.
     pub stalled_share: Option<f64>,
+    /// Bytes that compactions wrote a second.
+    pub compaction_bytes_per_s: Option<f64>,
 }
 
 impl CacheStats {
@@ -233,6 +235,7 @@ impl Stats {
         let rate = |later: u64, earlier: u64| later.saturating_sub(earlier) as f64 / seconds;
         let cache = self.cache.zip(earlier.cache).map(|(later, earlier)| later.since(&earlier));
         let stalled = self.stalled.zip(earlier.stalled);
+        let compactions = self.compactions.zip(earlier.compactions);
         Rates {
             interval,
             gets_per_s: rate(self.gets, earlier.gets),
@@ -246,6 +249,8 @@ impl Stats {
             cache_hit_rate: cache.and_then(|cache| cache.hit_rate()),
             stalled_share: stalled
                 .map(|(later, earlier)| later.saturating_sub(earlier).as_secs_f64() / seconds),
+            compaction_bytes_per_s: compactions
+                .map(|(later, earlier)| rate(later.written_bytes, earlier.written_bytes)),
         }
     }
 
