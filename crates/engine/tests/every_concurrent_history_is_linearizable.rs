@@ -20,8 +20,8 @@ const HISTORIES: u64 = 150;
 const THREADS: u64 = 4;
 const CALLS: u64 = 12;
 /// Records beside those that are read, in some batches: the memory engine puts large ones into its trees
-/// in slices, of 1,024 records at most and in the order of their keys.
-const FILLING: u32 = 1_100;
+/// in slices, in the order of their keys, and where readers wait and 1,024 are left, into a copy.
+const FILLING: u32 = 1_300;
 
 for_every_backend!(every_history_has_an_order);
 

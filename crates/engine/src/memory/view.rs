@@ -51,7 +51,7 @@ impl View {
     pub(super) fn settled(mut self: Arc<Self>) -> Arc<Self> {
         if let Some(delta) = self.delta.clone() {
             let view = Arc::make_mut(&mut self);
-            delta.slices(usize::MAX).for_each(|all| view.apply(all));
+            view.apply(delta.operations());
             view.delta = None;
         }
         self
