@@ -196,6 +196,8 @@ pub struct Rates {
     pub write_latency: Latency,
     /// Share of blocks found in the cache in the interval.
     pub cache_hit_rate: Option<f64>,
+    /// Blocks looked up in the cache in the interval.
+    pub cache_lookups: Option<u64>,
     /// Share of the interval in which writers waited for flushes or compactions.
     pub stalled_share: Option<f64>,
     /// Bytes that compactions wrote a second.
@@ -247,6 +249,7 @@ impl Stats {
             get_latency: self.get_latency.since(&earlier.get_latency),
             write_latency: self.write_latency.since(&earlier.write_latency),
             cache_hit_rate: cache.and_then(|cache| cache.hit_rate()),
+            cache_lookups: cache.map(|cache| cache.hits + cache.misses),
             stalled_share: stalled
                 .map(|(later, earlier)| later.saturating_sub(earlier).as_secs_f64() / seconds),
             compaction_bytes_per_s: compactions

@@ -17,7 +17,7 @@ use std::{fmt, time::Duration};
 pub struct Thresholds {
     /// p99 of gets and of batches.
     pub p99: Duration,
-    /// Share of blocks found in the cache, once there are enough look-ups to tell.
+    /// Share of blocks found in the cache, where there are enough look-ups in an interval to tell (100).
     pub cache_hit_rate: f64,
     /// Share of time that writers had to wait for flushes or compactions.
     pub stalled_share: f64,
@@ -90,6 +90,8 @@ pub struct Monitor {
     rates: Option<Rates>,
 }
 
+/// Fewer look-ups in the cache say nothing of it: a compaction that opens a file makes a few, which miss.
+const TELLING_LOOKUPS: u64 = 100;
 /// Beyond this change a figure has a trend.
 const TREND: f64 = 0.1;
 /// Columns of a name and of a figure: the longest names fit, and units stand below each other.
@@ -152,7 +154,8 @@ impl Monitor {
     fn work_lines(&self, stats: &Stats, rates: &Rates) -> Vec<Line> {
         let limits = &self.thresholds;
         let hits = rates.cache_hit_rate.map(|rate| {
-            let warns = rate < limits.cache_hit_rate;
+            let telling = rates.cache_lookups.is_some_and(|count| count >= TELLING_LOOKUPS);
+            let warns = telling && rate < limits.cache_hit_rate;
             let trend = self.trend(rate, |before| before.cache_hit_rate);
             let limit = percent_limit(warns, "below", limits.cache_hit_rate);
             Line { name: "cache hits", text: percent(rate) + &limit, trend, warns }
@@ -234,7 +237,7 @@ fn trend(before: f64, now: f64) -> Trend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Durability, Engine, MemoryEngine, WriteBatch};
+    use crate::{CacheStats, Durability, Engine, MemoryEngine, WriteBatch};
 
     #[test]
     fn a_line_beyond_its_threshold_warns() {
@@ -282,6 +285,20 @@ mod tests {
         assert!(text("bytes written").unwrap().ends_with("iB/s"), "{:?}", text("bytes written"));
         assert_eq!(text("cache hits"), None);
         assert_eq!(text("memory: cache"), None);
+    }
+
+    #[test]
+    fn a_handful_of_misses_is_no_warning() {
+        let stats = MemoryEngine::new().stats().unwrap();
+        let warns = |misses| {
+            let with =
+                |hits, misses| Stats { cache: Some(CacheStats { hits, misses }), ..stats.clone() };
+            let mut monitor = Monitor::default();
+            monitor.lines(with(1_000, 0));
+            monitor.lines(with(1_000, misses)).iter().any(|line| line.warns)
+        };
+        assert!(!warns(TELLING_LOOKUPS - 1));
+        assert!(warns(TELLING_LOOKUPS));
     }
 
     #[test]
