@@ -101,6 +101,17 @@ impl Counts {
         }
     }
 
+    /// Whether all blocks from `start` (in) to `end` (out) are known and none is too large: then a plan
+    /// looks at parts of two at most.
+    pub(crate) fn knows(&self, start: &Bytes, end: Option<&Bytes>) -> bool {
+        let too_large = i64::try_from(2 * self.block_keys).unwrap_or(i64::MAX);
+        let is_known = |block: &Block| matches!(block, Block::Known(keys) if *keys <= too_large);
+        let before = self.blocks.range(..=start.clone()).next_back();
+        let inside = self.blocks.range::<Bytes, _>((Bound::Excluded(start), Bound::Unbounded));
+        let inside = inside.take_while(|(first, _)| end.is_none_or(|end| *first < end));
+        before.into_iter().chain(inside).all(|(_, block)| is_known(block))
+    }
+
     /// Plans the count of the keys from `start` (in) to `end` (out). Looks that learn are to be given
     /// back to [`Counts::learn`].
     pub(crate) fn plan(&mut self, start: &Bytes, end: Option<&Bytes>) -> Plan {

@@ -52,6 +52,14 @@ pub enum Error {
     /// Erasure would leave nothing that proves that something was there.
     #[error("mvcc: nothing can be erased: no log commits to the values")]
     NoCommitment,
+    /// The answer would be larger than one may be. The client asks for less at once.
+    #[error(
+        "grpc: trying to send message larger than max (more than {max_bytes} bytes): ask for the range in pages, with a limit and from behind the last key of the page before"
+    )]
+    AnswerTooLarge {
+        /// What an answer may take.
+        max_bytes: usize,
+    },
     /// The revision does not exist yet.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,

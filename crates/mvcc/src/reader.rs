@@ -10,7 +10,8 @@ use crate::{
     compare::{self, Path},
     core::{Core, NEVER_COMPACTED},
     counts::{Found, Look},
-    range::{self, RangeResult, View},
+    listing::{Begun, Listing},
+    range::{self, Pause, RangeResult, Ranging, View},
     run,
     scan::{Source, scan},
     span::Span,
@@ -20,11 +21,12 @@ use bytes::Bytes;
 use chronolith_engine::Snapshot;
 use chronolith_proto::{
     etcdserverpb::{
-        RangeRequest, ResponseOp, TxnRequest, TxnResponse, request_op::Request,
+        RangeRequest, RequestOp, ResponseOp, TxnRequest, TxnResponse, request_op::Request,
         response_op::Response,
     },
     mvccpb::KeyValue,
 };
+use prost::Message;
 use std::{ops::ControlFlow, sync::Arc};
 
 /// Reads the store. Cheap to clone; see the module.
@@ -64,34 +66,75 @@ impl Reader {
 
     /// Answers a range request.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResult> {
+        let mut begun = self.begin_range(request, Pause::NEVER, usize::MAX)?;
+        loop {
+            match begun {
+                Begun::Answered(answer) => return Ok(answer),
+                Begun::Paused(listing) => begun = listing.advance(&Pause::NEVER)?,
+            }
+        }
+    }
+
+    /// Answers a range request that is soon answered; one that is not is handed back at the pause, to be
+    /// finished where it may take its time.
+    ///
+    /// # Errors
+    /// Also [`Error::AnswerTooLarge`], when the keys of the answer would take more than `max_bytes` on
+    /// the wire; nothing larger than that is held meanwhile.
+    pub fn begin_range(
+        &self,
+        request: &RangeRequest,
+        pause: Pause,
+        max_bytes: usize,
+    ) -> Result<Begun> {
         match Span::new(&request.key, &request.range_end) {
-            Span::Point(_) => self.get(request),
-            Span::Range { start, end } => self.list(request, &start, end.as_ref()),
+            Span::Point(_) => self.get(request).map(Begun::Answered),
+            Span::Range { .. } => self.list(request, max_bytes)?.advance(&pause),
         }
     }
 
-    /// Answers a request for a range. Where only its first keys are wanted and many follow, these are
-    /// not looked at one by one to be counted.
-    fn list(
-        &self,
-        request: &RangeRequest,
-        start: &Bytes,
-        end: Option<&Bytes>,
-    ) -> Result<RangeResult> {
-        if request.revision > 0 || !range::needs_only_the_first(request) {
-            return self.with_view(|view| range::range(view, request));
+    /// Begins to answer a request for a range. Where only its first keys are wanted and many follow,
+    /// these are not looked at one by one to be counted.
+    fn list(&self, request: &RangeRequest, max_bytes: usize) -> Result<Listing> {
+        let by_plan = request.revision <= 0 && range::needs_only_the_first(request);
+        let most = if by_plan { self.core.counts.lock().worth_a_plan() } else { usize::MAX };
+        loop {
+            let current = self.core.current();
+            let snapshot = self.core.engine.snapshot()?;
+            let compact = self.core.compact();
+            if compact > current {
+                continue;
+            }
+            let view =
+                View { source: &*snapshot, versions: self.core.columns.versions, current, compact };
+            let ranging = Ranging::new(&view, request.clone(), max_bytes)?;
+            let (reader, request) = (self.clone(), request.clone());
+            return Ok(Listing {
+                reader,
+                request,
+                snapshot,
+                current,
+                compact,
+                ranging,
+                most,
+                max_bytes,
+            });
         }
-        let most = self.core.counts.lock().worth_a_plan();
-        let short = self.with_view(|view| range::range_up_to(view, request, most))?;
-        short.map_or_else(|| self.list_by_plan(request, start, end), Ok)
     }
 
-    fn list_by_plan(
+    /// Whether nothing but a part of a block is to be looked at to count the keys of a range.
+    pub(crate) fn has_counted(&self, request: &RangeRequest) -> bool {
+        let (start, end) = bounds(request);
+        self.core.counts.lock().knows(start, end)
+    }
+
+    /// Answers a request for the first keys of a range of which most are counted already.
+    pub(crate) fn list_by_plan(
         &self,
         request: &RangeRequest,
-        start: &Bytes,
-        end: Option<&Bytes>,
+        max_bytes: usize,
     ) -> Result<RangeResult> {
+        let (start, end) = bounds(request);
         loop {
             let (current, block_keys, plan) = {
                 let mut counts = self.core.counts.lock();
@@ -104,7 +147,7 @@ impl Reader {
                     count += found.counted;
                     self.core.counts.lock().learn(look, found);
                 }
-                range::counted(view, request, count)
+                range::counted(view, request, count, max_bytes)
             });
             // What was not learnt, whatever the reason, is to be learnt by the next one.
             let mut counts = self.core.counts.lock();
@@ -162,11 +205,25 @@ impl Reader {
         operations.all(|operation| matches!(operation.request, Some(Request::RequestRange(_))))
     }
 
+    /// Whether a transaction looks at single keys only, and so is soon answered.
+    #[must_use]
+    pub fn txn_names_its_keys(request: &TxnRequest) -> bool {
+        let mut operations = request.success.iter().chain(&request.failure);
+        let is_one = |operation: &RequestOp| match &operation.request {
+            Some(Request::RequestRange(range)) => range.range_end.is_empty(),
+            _ => false,
+        };
+        request.compare.iter().all(|compare| compare.range_end.is_empty()) && operations.all(is_one)
+    }
+
     /// Answers a read-only transaction, all of it at one revision.
-    pub fn txn(&self, request: &TxnRequest) -> Result<TxnResult> {
+    ///
+    /// # Errors
+    /// Also [`Error::AnswerTooLarge`], when the keys of its answers would take more than `max_bytes`.
+    pub fn txn(&self, request: &TxnRequest, max_bytes: usize) -> Result<TxnResult> {
         self.with_view(|view| {
             let mut path = compare::path(request, &mut |span| range::all(view, span))?;
-            let response = read_only(view, request, &mut path)?;
+            let response = read_only(view, request, &mut path, max_bytes)?;
             Ok(TxnResult { response, revision: view.current })
         })
     }
@@ -204,6 +261,11 @@ impl Reader {
     }
 }
 
+/// Where a range begins and ends; without end, all that follow belong to it.
+fn bounds(request: &RangeRequest) -> (&Bytes, Option<&Bytes>) {
+    (&request.key, Some(&request.range_end).filter(|end| end[..] != [0]))
+}
+
 /// Looks at the keys of a block, or of a part of it, and counts those from `start` to `end`.
 fn look_at(
     view: &View<'_, dyn Snapshot>,
@@ -225,6 +287,7 @@ fn read_only<S: Source + ?Sized>(
     view: &View<'_, S>,
     request: &TxnRequest,
     path: &mut Path,
+    max_bytes: usize,
 ) -> Result<TxnResponse> {
     let succeeded = path.next() == Some(true);
     let operations = compare::branch(request, succeeded);
@@ -236,8 +299,14 @@ fn read_only<S: Source + ?Sized>(
     };
     ranges().try_for_each(|request| run::check_range(request, view.current, view.compact))?;
     let mut responses = Vec::with_capacity(operations.len());
+    let mut left_bytes = max_bytes;
     for request in ranges() {
-        let response = run::range_response(range::range(view, request)?);
+        let answer = range::range(view, request, left_bytes);
+        let response = run::range_response(answer.map_err(|error| match error {
+            Error::AnswerTooLarge { .. } => Error::AnswerTooLarge { max_bytes },
+            other => other,
+        })?);
+        left_bytes = left_bytes.saturating_sub(response.encoded_len());
         responses.push(ResponseOp { response: Some(Response::ResponseRange(response)) });
     }
     Ok(TxnResponse { header: None, succeeded, responses })

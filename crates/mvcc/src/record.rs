@@ -83,14 +83,29 @@ impl Record {
         Self::decode_live(bytes).map(Some).ok_or(Error::Corrupt { what: "version of a key" })
     }
 
+    /// Reads stored bytes of a live version, all but the value: that is left where it lies.
+    pub(crate) fn decode_without_value(bytes: &[u8]) -> Result<Self> {
+        if Self::is_erased(bytes) {
+            return Err(Error::Erased);
+        }
+        let decoded = Self::decode_header(bytes).ok_or(Error::Corrupt { what: "version of a key" });
+        Ok(decoded?.0)
+    }
+
     fn decode_live(bytes: &Bytes) -> Option<Self> {
+        let (record, value_at) = Self::decode_header(bytes)?;
+        Some(Self { value: bytes.slice(value_at..), ..record })
+    }
+
+    /// The record without its value, and where that begins.
+    fn decode_header(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut reader = varint::Reader::new(bytes);
         if reader.byte()? != LIVE {
             return None;
         }
         let (create_revision, version) = (reader.positive()?, reader.positive()?);
         let lease = reader.signed()?;
-        Some(Self { create_revision, version, lease, value: bytes.slice(reader.at..) })
+        Some((Self { create_revision, version, lease, value: Bytes::new() }, reader.at))
     }
 
     /// The record as clients see it.
@@ -110,11 +125,15 @@ mod tests {
         fn a_record_reads_back(create_revision in 1i64.., version in 1i64.., lease: i64, value: Vec<u8>) {
             let record = Record { create_revision, version, lease, value: value.into() };
             let bytes = Bytes::from(record.encode());
-            prop_assert_eq!(Record::decode(&bytes).unwrap(), Some(record));
+            let decoded = Record::decode(&bytes).unwrap();
+            prop_assert_eq!(decoded.as_ref(), Some(&record));
+            let bare = Record { value: Bytes::new(), ..record };
+            prop_assert_eq!(Record::decode_without_value(&bytes).unwrap(), bare);
         }
 
         #[test]
         fn nonsense_is_refused_or_read_but_never_panics(bytes: Vec<u8>) {
+            let _ = Record::decode_without_value(&bytes);
             let _ = Record::decode(&bytes.into());
         }
     }

@@ -397,7 +397,8 @@ impl<'a> Run<'a> {
             Span::Point(key) if request.revision <= 0 => {
                 Ok(range::one(request, self.head(&key)?.0, self.seen_revision()))
             }
-            _ => range::range(&self.view(), request),
+            // Every replica answers it, whatever its own limits are.
+            _ => range::range(&self.view(), request, usize::MAX),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use chronolith_engine::{ColumnId, Cursor, KeyRange, Overlay, Snapshot};
 use chronolith_proto::mvccpb::KeyValue;
-use std::ops::ControlFlow;
+use std::{cell::Cell, ops::ControlFlow};
 
 /// A seek in a tree of a million keys costs about as much as this many steps.
 const STEPS_BEFORE_SEEK: u32 = 4;
@@ -53,6 +53,13 @@ impl Entry<'_> {
         head(self.cursor.key(), &self.cursor.value_bytes())
     }
 
+    /// All but the value, of which nothing is copied.
+    pub(crate) fn key_without_value(&self) -> Result<KeyValue> {
+        let (_, revision) = split(self.cursor.key())?;
+        let record = Record::decode_without_value(self.cursor.value())?;
+        Ok(record.into_key_value(self.key(), revision.main))
+    }
+
     pub(crate) fn key_value(&self) -> Result<KeyValue> {
         let Head { revision, record } = self.head()?;
         let record = record.ok_or(Error::Corrupt { what: "version of a key" })?;
@@ -66,15 +73,44 @@ pub(crate) fn scan(
     versions: ColumnId,
     span: &Span,
     at: i64,
-    mut visit: impl FnMut(Entry<'_>) -> Result<ControlFlow<()>>,
+    visit: impl FnMut(Entry<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
+    let whole = Stretch { from: None, keys: &Cell::new(usize::MAX) };
+    scan_stretch(source, versions, span, at, &whole, visit).map(drop)
+}
+
+/// A part of a scan.
+pub(crate) struct Stretch<'a> {
+    /// Where it begins: where the one before ended, or at the beginning.
+    pub(crate) from: Option<&'a Bytes>,
+    /// So many more keys are looked at, living ones and others; whoever visits may lower it.
+    pub(crate) keys: &'a Cell<usize>,
+}
+
+/// The same for a stretch of the span; where the next one begins, unless this was the last or `visit`
+/// broke.
+pub(crate) fn scan_stretch(
+    source: &(impl Source + ?Sized),
+    versions: ColumnId,
+    span: &Span,
+    at: i64,
+    stretch: &Stretch<'_>,
+    mut visit: impl FnMut(Entry<'_>) -> Result<ControlFlow<()>>,
+) -> Result<Option<Bytes>> {
     if span.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let mut cursor = source.cursor(versions, key::range(span))?;
     let mut prefix = Vec::new();
-    cursor.seek_to_first()?;
+    match stretch.from {
+        None => cursor.seek_to_first()?,
+        Some(from) => cursor.seek(from)?,
+    }
     while cursor.valid() {
+        match stretch.keys.get() {
+            0 => return Ok(Some(cursor.key_bytes())),
+            keys => stretch.keys.set(keys - 1),
+        }
         let (found, revision) = split(cursor.key())?;
         prefix.clear();
         prefix.extend_from_slice(found);
@@ -85,11 +121,11 @@ pub(crate) fn scan(
             }
         }
         if !Record::is_tombstone(cursor.value()) && visit(Entry { cursor: &*cursor })?.is_break() {
-            return Ok(());
+            return Ok(None);
         }
         skip_older(&mut *cursor, &mut prefix)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// To the first version of this key that is not newer than `at`, or past the key.

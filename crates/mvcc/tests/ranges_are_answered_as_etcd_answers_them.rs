@@ -198,7 +198,7 @@ fn compared() -> Store {
 
 fn holds(store: &mut Store, compare: Compare) -> bool {
     let request = TxnRequest { compare: vec![compare], ..txn(vec![op(get("k"))]) };
-    let read = store.mvcc.reader().txn(&request).unwrap();
+    let read = store.mvcc.reader().txn(&request, usize::MAX).unwrap();
     let written = store.txn(&request).unwrap();
     assert_eq!(read.response, written, "both ways to evaluate a transaction agree");
     written.succeeded

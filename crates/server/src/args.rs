@@ -15,7 +15,7 @@ use chronolith_store::{EngineKind, Verify};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    config::{AuditConfig, Config, Limits},
+    config::{AuditConfig, Config, Limits, RESPONSE_BYTES_MAX},
     server::Error,
 };
 
@@ -63,9 +63,17 @@ pub struct ServeArgs {
     /// The keyspace may grow to this size; then writes are refused [default: 2147483648]
     #[arg(long, value_name = "BYTES", env = "CHRONOLITH_QUOTA_BACKEND_BYTES")]
     pub quota_backend_bytes: Option<u64>,
+    /// Free space of the data directory's file system below which writes are refused, before a full disk
+    /// stops the node; 0 keeps none. The memory engine keeps room for its next checkpoint beside it
+    /// [default: 268435456, at most a twentieth of the file system]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_RESERVE_DISK_BYTES")]
+    pub reserve_disk_bytes: Option<u64>,
     /// The largest request that is accepted [default: 1572864]
     #[arg(long, value_name = "BYTES", env = "CHRONOLITH_MAX_REQUEST_BYTES")]
     pub max_request_bytes: Option<usize>,
+    /// The largest answer; what would be larger is refused, and asked for in pages [default: 2147483647]
+    #[arg(long, value_name = "BYTES", env = "CHRONOLITH_MAX_RESPONSE_BYTES")]
+    pub max_response_bytes: Option<usize>,
     /// Streams open on one connection [default: 10000]
     #[arg(long, value_name = "COUNT", env = "CHRONOLITH_MAX_CONCURRENT_STREAMS")]
     pub max_concurrent_streams: Option<u32>,
@@ -195,6 +203,8 @@ impl ServeArgs {
                 "ETCD_MAX_REQUEST_BYTES",
                 own.request_bytes_max,
             )?,
+            response_bytes_max: self.max_response_bytes.unwrap_or(own.response_bytes_max),
+            reserve_disk_bytes: self.reserve_disk_bytes,
             receive_bytes_max: self.max_receive_bytes.unwrap_or(own.receive_bytes_max),
             streams_per_connection_max: or.value(
                 self.max_concurrent_streams,
@@ -274,12 +284,19 @@ fn checked(limits: Limits) -> Result<Limits, Error> {
         ("--max-connections", limits.connections_max),
         ("--max-requests-in-flight", limits.requests_in_flight_max),
         ("--max-request-bytes", limits.request_bytes_max),
+        ("--max-response-bytes", limits.response_bytes_max),
         ("--max-concurrent-streams", limits.streams_per_connection_max as usize),
     ];
-    match zero.iter().find(|(_, limit)| *limit == 0) {
-        Some((flag, _)) => Err(Error::Setting(format!("{flag} 0 would refuse everything"))),
-        None => Ok(limits),
+    if let Some((flag, _)) = zero.iter().find(|(_, limit)| *limit == 0) {
+        return Err(Error::Setting(format!("{flag} 0 would refuse everything")));
     }
+    if limits.response_bytes_max > RESPONSE_BYTES_MAX {
+        return Err(Error::Setting(format!(
+            "--max-response-bytes {}: gRPC's clients take {RESPONSE_BYTES_MAX} at most",
+            limits.response_bytes_max
+        )));
+    }
+    Ok(limits)
 }
 
 /// The addresses that a comma-separated list of etcd URLs, or of plain `host:port`, names.

@@ -231,6 +231,18 @@ impl Drop for Messages<'_> {
     }
 }
 
+/// A message with its prefix, ready to be sent, unless it is larger than an answer may be.
+pub(crate) fn frame_within<M: Message>(message: &M, max_bytes: usize) -> Result<Bytes, Status> {
+    let length = message.encoded_len();
+    if length > max_bytes {
+        // grpc-go's words.
+        let text =
+            format!("grpc: trying to send message larger than max ({length} vs. {max_bytes})");
+        return Err(Status::new(Code::ResourceExhausted, text));
+    }
+    Ok(frame(message))
+}
+
 /// A message with its prefix, ready to be sent.
 pub(crate) fn frame<M: Message>(message: &M) -> Bytes {
     let length = message.encoded_len();

@@ -11,6 +11,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 5_000;
 /// etcd's limit for one proposal.
 pub const REQUEST_BYTES_MAX: usize = 1_572_864;
+/// The largest answer to a unary call: what etcd's server sends at most, and gRPC's clients can take.
+pub const RESPONSE_BYTES_MAX: usize = chronolith_store::MAX_RESPONSE_BYTES;
 /// What a message may be larger than a proposal: etcd's allowance for the gRPC envelope.
 pub const MESSAGE_OVERHEAD_BYTES: usize = 512 * 1024;
 /// Bytes of requests that came in several frames and are not complete, over all connections.
@@ -56,6 +58,8 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// See [`REQUEST_BYTES_MAX`].
     pub request_bytes_max: usize,
+    /// See [`RESPONSE_BYTES_MAX`].
+    pub response_bytes_max: usize,
     /// See [`RECEIVE_BYTES_MAX`].
     pub receive_bytes_max: usize,
     /// See [`STREAMS_PER_CONNECTION_MAX`].
@@ -66,6 +70,9 @@ pub struct Limits {
     pub watch_queue_bytes_max: usize,
     /// See [`QUOTA_BYTES`].
     pub quota_bytes: u64,
+    /// Space of the data directory's file system that writes leave free; 0 keeps none, and none given is
+    /// [`RESERVE_DISK_BYTES`](chronolith_store::RESERVE_DISK_BYTES) or a twentieth of a small file system.
+    pub reserve_disk_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -74,11 +81,13 @@ impl Default for Limits {
             connections_max: CONNECTIONS_MAX,
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             request_bytes_max: REQUEST_BYTES_MAX,
+            response_bytes_max: RESPONSE_BYTES_MAX,
             receive_bytes_max: RECEIVE_BYTES_MAX,
             streams_per_connection_max: STREAMS_PER_CONNECTION_MAX,
             watches_per_stream_max: WATCHES_PER_STREAM_MAX,
             watch_queue_bytes_max: WATCH_QUEUE_BYTES_MAX,
             quota_bytes: QUOTA_BYTES,
+            reserve_disk_bytes: None,
         }
     }
 }

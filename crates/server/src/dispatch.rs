@@ -10,7 +10,8 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use chronolith_proto::etcdserverpb::{
-    DefragmentRequest, HashRequest, LeaseLeasesRequest, StatusRequest,
+    DefragmentRequest, HashRequest, LeaseLeasesRequest, RangeResponse, StatusRequest, TxnResponse,
+    response_op::Response,
 };
 use chronolith_store::StoreError;
 use h2::{RecvStream, server::SendResponse};
@@ -19,7 +20,7 @@ use prost::Message;
 
 use crate::{
     audit::{self, Answered, Asked, Trail},
-    call::{Messages, Reply, frame},
+    call::{Messages, Reply, frame_within},
     contain::contain,
     health, history, lease,
     methods::{Kind, Method},
@@ -104,7 +105,15 @@ async fn answer(
         return Ok(());
     }
     let frame = match method {
-        Method::Range => unary(node, messages, |request| node.store.range(request)).await?,
+        Method::Range => {
+            let max_bytes = node.limits.response_bytes_max;
+            let framed = move |response: RangeResponse| {
+                let frame = frame_within(&response, max_bytes);
+                // Of a large answer, letting go of its keys takes its time too: here, not there.
+                (RangeResponse { kvs: Vec::new(), ..response }, frame)
+            };
+            framed_unary(node, messages, |request| node.store.range_then(request, framed)).await?
+        }
         Method::Put => {
             let acting = trail.map(|trail| trail.store(&node.store));
             let store = acting.as_ref().unwrap_or(&node.store);
@@ -131,7 +140,19 @@ async fn rare(node: &Node, method: Method, messages: Messages<'_>) -> Result<Byt
     let store = acting.as_ref().unwrap_or(&node.store);
     match method {
         Method::DeleteRange => unary(node, messages, |request| store.delete_range(request)).await,
-        Method::Txn => unary(node, messages, |request| store.txn(request)).await,
+        Method::Txn => {
+            let max_bytes = node.limits.response_bytes_max;
+            let framed = move |mut response: TxnResponse| {
+                let frame = frame_within(&response, max_bytes);
+                for op in &mut response.responses {
+                    if let Some(Response::ResponseRange(range)) = &mut op.response {
+                        range.kvs = Vec::new();
+                    }
+                }
+                (response, frame)
+            };
+            framed_unary(node, messages, |request| store.txn_then(request, framed)).await
+        }
         Method::Compact => unary(node, messages, |request| store.compact(request)).await,
         Method::LeaseGrant => unary(node, messages, |request| store.lease_grant(request)).await,
         Method::LeaseRevoke => unary(node, messages, |request| store.lease_revoke(request)).await,
@@ -221,6 +242,26 @@ where
     F: Future<Output = Result<A, E>>,
     Status: From<E>,
 {
+    let serve = |request| async {
+        let answer = serve(request).await?;
+        let frame = frame_within(&answer, node.limits.response_bytes_max);
+        Ok::<_, Status>((answer, frame))
+    };
+    framed_unary::<Q, A, _, Status>(node, messages, serve).await
+}
+
+/// The same for an answer that comes with its frame: who makes large ones encodes them too.
+async fn framed_unary<Q, A, F, E>(
+    node: &Node,
+    messages: Messages<'_>,
+    serve: impl FnOnce(Q) -> F,
+) -> Result<Bytes, Status>
+where
+    Q: Message + Default + Asked,
+    A: Answered,
+    F: Future<Output = Result<(A, Result<Bytes, Status>), E>>,
+    Status: From<E>,
+{
     let trail = messages.trail();
     let request = messages.only().await?;
     if let Some(trail) = trail {
@@ -228,11 +269,11 @@ where
     }
     // Not before the request is whole: who sends slowly takes no one else's place.
     let _admitted = node.admit()?;
-    let answer = serve(request).await?;
+    let (answer, frame) = serve(request).await?;
     if let Some(trail) = trail {
         trail.hear(&answer);
     }
-    Ok(frame(&answer))
+    frame
 }
 
 #[cfg(test)]

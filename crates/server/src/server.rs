@@ -200,8 +200,10 @@ async fn listen(addresses: &[SocketAddr]) -> Result<Vec<(SocketAddr, TcpListener
 async fn open(config: &Config, addresses: &[SocketAddr]) -> Result<Store, Error> {
     let limits = chronolith_store::Limits {
         max_request_bytes: config.limits.request_bytes_max,
+        max_response_bytes: config.limits.response_bytes_max,
         max_requests_in_flight: config.limits.requests_in_flight_max,
         quota_backend_bytes: config.limits.quota_bytes,
+        reserve_disk_bytes: config.limits.reserve_disk_bytes,
         ..chronolith_store::Limits::default()
     };
     let settings = StoreConfig {

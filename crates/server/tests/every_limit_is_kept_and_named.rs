@@ -5,7 +5,9 @@
 mod common;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use chronolith_proto::etcdserverpb::PutRequest;
+use chronolith_proto::etcdserverpb::{
+    PutRequest, RangeRequest, RequestOp, TxnRequest, request_op::Request,
+};
 use common::{Node, PATIENCE, SILENCE, get, prefix, put};
 use std::time::Duration;
 use tokio::{net::TcpStream, time::timeout};
@@ -157,4 +159,57 @@ async fn a_slow_reader_is_not_buffered_for_without_end() {
     }
     let hub = node.server.store().watch_hub();
     assert_eq!(hub.watchers(), 1, "it lags, and stays");
+}
+
+/// All keys.
+fn all() -> RangeRequest {
+    RangeRequest { key: "\0".into(), range_end: "\0".into(), ..RangeRequest::default() }
+}
+
+#[tokio::test]
+async fn an_answer_beyond_the_limit_is_refused_before_it_is_made() {
+    let node = Node::start_with(|config| config.limits.response_bytes_max = 100_000).await;
+    let mut kv = node.kv().await;
+    for number in 0..150 {
+        kv.put(put(&format!("k{number:03}"), &"x".repeat(1_000))).await.unwrap();
+    }
+    let refused = kv.range(all()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(
+        refused.message(),
+        "grpc: trying to send message larger than max (more than 100000 bytes): ask for the range in \
+         pages, with a limit and from behind the last key of the page before"
+    );
+    let page = kv.range(RangeRequest { limit: 90, ..all() }).await.unwrap().into_inner();
+    assert!(page.kvs.len() == 90 && page.more && page.count == 150);
+    let keys = kv.range(RangeRequest { keys_only: true, ..all() }).await.unwrap().into_inner();
+    assert_eq!(keys.kvs.len(), 150);
+    // One that writes is carried out, and its answer is what cannot be sent.
+    let range = RequestOp { request: Some(Request::RequestRange(all())) };
+    let write = RequestOp { request: Some(Request::RequestPut(put("written", "yes"))) };
+    let txn = TxnRequest { success: vec![range, write], ..TxnRequest::default() };
+    let refused = kv.txn(txn).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().starts_with("grpc: trying to send message larger than max (15"));
+    assert!(refused.message().ends_with(" vs. 100000)"), "{}", refused.message());
+    assert_eq!(kv.range(get("written")).await.unwrap().into_inner().count, 1);
+}
+
+#[tokio::test]
+async fn a_range_of_many_keys_arrives_whole() {
+    let node = Node::start().await;
+    let mut kv = node.kv().await;
+    for batch in 0..30 {
+        let put = |number: usize| {
+            let put = put(&format!("k{batch:03}{number:03}"), &"x".repeat(500));
+            RequestOp { request: Some(Request::RequestPut(put)) }
+        };
+        let success = (0..100).map(put).collect();
+        kv.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap();
+    }
+    let found = kv.range(all()).await.unwrap().into_inner();
+    assert_eq!((found.kvs.len(), found.count, found.more), (3_000, 3_000, false));
+    assert!(found.kvs.is_sorted_by(|a, b| a.key < b.key));
+    assert!(found.kvs.iter().all(|kv| kv.value.len() == 500));
+    assert_eq!(found.header.unwrap().revision, 31);
 }

@@ -1,7 +1,8 @@
 //! How a store is opened: where, on which engine, and within which limits.
 
+use crate::reserve::DiskProbe;
 use chronolith_engine::Profile;
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 /// Log entries between two checkpoints: a restart replays at most two such stretches, which takes
 /// well under a second, and a checkpoint's cost is spread over as many writes.
@@ -18,6 +19,9 @@ pub const MAX_REQUESTS_IN_FLIGHT: usize = 5_000;
 
 /// etcd's `--quota-backend-bytes` default, 2 GiB; for the memory engine this is a limit on memory.
 pub const QUOTA_BACKEND_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// The largest answer that etcd's server sends and its clients take: gRPC counts in 32 bits.
+pub const MAX_RESPONSE_BYTES: usize = i32::MAX as usize;
 
 /// Which engine holds the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -113,10 +117,16 @@ impl FromStr for EngineKind {
 pub struct Limits {
     /// Size of one write request.
     pub max_request_bytes: usize,
+    /// Size of the keys in an answer to a range or to a transaction that only reads.
+    pub max_response_bytes: usize,
     /// Operations, or comparisons, of one transaction.
     pub max_txn_operations: usize,
     /// Requests waiting for an answer at the same time.
     pub max_requests_in_flight: usize,
+    /// Space of the data directory's file system that is left free: below it, writes are refused and the
+    /// NOSPACE alarm is raised, before a full disk stops the member. 0 keeps none; none given keeps
+    /// [`RESERVE_DISK_BYTES`](crate::RESERVE_DISK_BYTES), or a twentieth of a small file system.
+    pub reserve_disk_bytes: Option<u64>,
     /// Size of the stored data at which writes are refused and the NOSPACE alarm is raised.
     pub quota_backend_bytes: u64,
 }
@@ -125,8 +135,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_request_bytes: MAX_REQUEST_BYTES,
+            max_response_bytes: MAX_RESPONSE_BYTES,
             max_txn_operations: MAX_TXN_OPERATIONS,
             max_requests_in_flight: MAX_REQUESTS_IN_FLIGHT,
+            reserve_disk_bytes: None,
             quota_backend_bytes: QUOTA_BACKEND_BYTES,
         }
     }
@@ -165,6 +177,8 @@ pub struct StoreConfig {
     pub checkpoint_every_entries: u64,
     /// What a client may ask for at most.
     pub limits: Limits,
+    /// Who says how much space is left; none asks the file system of `data_dir`.
+    pub disk: Option<Arc<dyn DiskProbe>>,
 }
 
 impl StoreConfig {
@@ -183,6 +197,7 @@ impl StoreConfig {
             meta_retention_ms: None,
             checkpoint_every_entries: CHECKPOINT_EVERY_ENTRIES,
             limits: Limits::default(),
+            disk: None,
         }
     }
 }

@@ -46,6 +46,13 @@ pub(crate) struct Identity {
     pub(crate) log_begun: bool,
 }
 
+impl Identity {
+    /// Whether all data is written anew at a checkpoint.
+    pub(crate) fn writes_checkpoints(&self) -> bool {
+        self.engine == EngineKind::Memory.name()
+    }
+}
+
 /// A data directory that this process holds. Dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct Directory {

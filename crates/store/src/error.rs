@@ -201,6 +201,10 @@ pub enum StoreError {
         /// What failed first.
         cause: String,
     },
+    /// The file system does not say how much is free, so nobody knows whether a write would be its last;
+    /// an operator must look at it.
+    #[error("chronolith: cannot tell the free space of the data directory: {0}")]
+    UnknownSpace(Arc<std::io::Error>),
     /// Reading failed.
     #[error("chronolith: {0}")]
     Storage(String),
@@ -227,7 +231,7 @@ impl StoreError {
             Self::NoLeader | Self::LeaderChanged | Self::Stopped | Self::Poisoned { .. } => {
                 Code::Unavailable
             }
-            Self::Storage(_) => Code::Internal,
+            Self::UnknownSpace(_) | Self::Storage(_) => Code::Internal,
         }
     }
 }
@@ -240,6 +244,7 @@ fn request_code(error: &chronolith_mvcc::Error) -> Code {
             Code::OutOfRange
         }
         Error::StillCurrent { .. } => Code::FailedPrecondition,
+        Error::AnswerTooLarge { .. } => Code::ResourceExhausted,
         Error::Engine(_) | Error::Corrupt { .. } => Code::Internal,
         _ => Code::InvalidArgument,
     }

@@ -34,6 +34,8 @@ mod maintenance;
 pub mod offline;
 mod open;
 mod proposer;
+mod reads;
+mod reserve;
 mod restore;
 mod shared;
 mod space;
@@ -44,7 +46,8 @@ pub use chronolith_mvcc::{Error as VersionError, watch};
 pub use command::Actor;
 pub use config::{
     CHECKPOINT_EVERY_ENTRIES, EngineKind, Limits, MAX_REQUEST_BYTES, MAX_REQUESTS_IN_FLIGHT,
-    MAX_TXN_OPERATIONS, QUOTA_BACKEND_BYTES, StoreConfig, UnknownEngine, UnknownVerify, Verify,
+    MAX_RESPONSE_BYTES, MAX_TXN_OPERATIONS, QUOTA_BACKEND_BYTES, StoreConfig, UnknownEngine,
+    UnknownVerify, Verify,
 };
 pub use directory::engine_of;
 pub use erase::Erasure;
@@ -52,5 +55,6 @@ pub use error::{Code, OpenError, StoreError};
 pub use figures::{DURATION_EDGES_US, DurationCounts, Figures};
 pub use machine::ApplyError;
 pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
+pub use reserve::{DiskProbe, DiskSpace, RESERVE_DISK_BYTES};
 pub use restore::Restoration;
 pub use store::Store;

@@ -17,6 +17,8 @@ use crate::{
     history::{Cadence, History, LedgerCommitment, MakeDurable, signing_key},
     machine::{Columns, Follows, Machine, Outcome, storage::Storage},
     proposer::Proposer,
+    reads::LARGE_READS_MAX,
+    reserve::{FileSystemOf, Reserve},
     shared::Shared,
     space::Space,
     store::{Inner, Running, Store},
@@ -33,6 +35,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
+use tokio::sync::Semaphore;
 
 impl Store {
     /// Opens the store in a directory, and replays what its log holds beyond the engine.
@@ -42,6 +45,10 @@ impl Store {
         }
         let mut directory = Directory::open(&config)?;
         let identity = directory.identity().clone();
+        let disk = config.disk.clone();
+        let disk = disk.unwrap_or_else(|| Arc::new(FileSystemOf(config.data_dir.clone())));
+        let reserve = Reserve::new(disk, config.limits.reserve_disk_bytes)
+            .map_err(io_error(&config.data_dir))?;
         let Opened { engine, storage, damaged } = open_engine(&config, &directory)?;
         // Hashes and no more: what a removed value's key, time and version were would be kept in memory
         // by the memory engine.
@@ -98,7 +105,9 @@ impl Store {
             proposer,
             history,
             admission: Admission::new(config.limits.max_requests_in_flight),
+            large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)),
             space: Space::new(config.limits.quota_backend_bytes),
+            reserve,
             running: Mutex::new(Some(Running { upkeep, directory })),
         }))
     }

@@ -15,6 +15,7 @@ use crate::{
     lease::{TTL_MAX_S, clock::Renewal},
     machine::{Answer, Columns, Outcome, applying::takes_space},
     proposer::Proposer,
+    reserve::Reserve,
     shared::Shared,
     space::Space,
 };
@@ -24,12 +25,12 @@ use chronolith_proto::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, CompactionResponse, DeleteRangeRequest,
     DeleteRangeResponse, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveResponse,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus,
-    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, ResponseHeader, TxnRequest, TxnResponse, alarm_request::AlarmAction,
-    request_op::Request,
+    LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, PutRequest, PutResponse, ResponseHeader,
+    TxnRequest, TxnResponse, alarm_request::AlarmAction,
 };
 use parking_lot::Mutex;
 use std::{sync::Arc, thread::JoinHandle, time::Instant};
+use tokio::sync::Semaphore;
 
 /// A store that is open. Cheap to clone; all clones are the same store.
 ///
@@ -64,7 +65,10 @@ pub(crate) struct Inner {
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) history: Option<History>,
     pub(crate) admission: Admission,
+    /// Places for reads that take their time.
+    pub(crate) large_reads: Arc<Semaphore>,
     pub(crate) space: Space,
+    pub(crate) reserve: Reserve,
     pub(crate) running: Mutex<Option<Running>>,
 }
 
@@ -83,18 +87,6 @@ impl Store {
     #[must_use]
     pub fn acting_as(&self, actor: Actor) -> Self {
         Self { actor, ..self.clone() }
-    }
-
-    /// Answers a range request.
-    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, StoreError> {
-        validate::range(&request)?;
-        let _admitted = self.admit_read()?;
-        if !request.serializable {
-            self.inner.proposer.confirm_read().await?;
-        }
-        let result = self.inner.reader.range(&request)?;
-        let header = self.header_at(result.revision);
-        Ok(RangeResponse { header, ..result.into_response() })
     }
 
     /// Sets a key.
@@ -122,24 +114,25 @@ impl Store {
 
     /// Carries out a transaction. One that only reads needs no consensus.
     pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, StoreError> {
+        self.txn_then(request, |response| response).await
+    }
+
+    /// The same, and does with the answer what is to be done where it was made; see
+    /// [`range_then`](Self::range_then).
+    pub async fn txn_then<T: Send + 'static>(
+        &self,
+        request: TxnRequest,
+        then: impl FnOnce(TxnResponse) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         validate::txn(&request, self.inner.limits.max_txn_operations)?;
         if Reader::txn_is_read_only(&request) {
-            return self.read_only_txn(&request).await;
+            return self.read_only_txn(request, then).await;
         }
         let (answer, header) = self.change(Change::Txn(request)).await?;
         match answer {
-            Answer::Txn(response) => Ok(TxnResponse { header, ..response }),
+            Answer::Txn(response) => Ok(then(TxnResponse { header, ..response })),
             other => Err(mismatch(&other)),
         }
-    }
-
-    async fn read_only_txn(&self, request: &TxnRequest) -> Result<TxnResponse, StoreError> {
-        let _admitted = self.admit_read()?;
-        if !is_serializable(request) {
-            self.inner.proposer.confirm_read().await?;
-        }
-        let result = self.inner.reader.txn(request)?;
-        Ok(TxnResponse { header: self.header_at(result.revision), ..result.response })
     }
 
     /// Makes revisions before the given one unreadable; `physical` waits until they are removed.
@@ -253,7 +246,7 @@ impl Store {
         self.header_with(self.inner.reader.current_revision())
     }
 
-    fn header_at(&self, revision: i64) -> Option<ResponseHeader> {
+    pub(crate) fn header_at(&self, revision: i64) -> Option<ResponseHeader> {
         Some(self.header_with(revision))
     }
 
@@ -308,16 +301,24 @@ impl Store {
 }
 
 impl Inner {
-    /// Refuses what would pass the quota, and raises the alarm that makes all members do so.
+    /// Refuses what would pass the quota or take of the disk's reserve, and raises the alarm that makes all members do so.
     fn check_space(&self, size_bytes: usize) -> Result<(), StoreError> {
         if self.shared.is_out_of_space() {
             return Err(StoreError::NoSpace);
         }
-        if self.space.has_room(&*self.engine, size_bytes)? {
+        if !self.space.has_room(&*self.engine, size_bytes)? {
+            tracing::warn!("the space quota is used up: raising the NOSPACE alarm");
+        } else if !self.disk_has_room(size_bytes)? {
+            let reserve_bytes = self.reserve.bytes();
+            tracing::warn!(
+                reserve_bytes,
+                "the file system of the data directory has less free than the reserve (and the next \
+                 checkpoint): raising the NOSPACE alarm. Free some, then disarm it"
+            );
+        } else {
             return Ok(());
         }
         let member_id = self.identity.member_id;
-        tracing::warn!("the space quota is used up: raising the NOSPACE alarm");
         let alarm = AlarmRequest {
             action: AlarmAction::Activate as i32,
             member_id,
@@ -325,6 +326,14 @@ impl Inner {
         };
         self.proposer.propose_quietly(Change::Alarm(alarm), |_| ());
         Err(StoreError::NoSpace)
+    }
+
+    fn disk_has_room(&self, size_bytes: usize) -> Result<bool, StoreError> {
+        let next_checkpoint = || match self.identity.writes_checkpoints() {
+            true => Ok(self.engine.size_bytes()?.unwrap_or(0)),
+            false => Ok(0),
+        };
+        self.reserve.has_room(size_bytes, Instant::now(), next_checkpoint)
     }
 
     /// Closes in order: no new requests; no work of our own; the log, with what was queued; the
@@ -353,15 +362,6 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Whether all ranges of a transaction that only reads are content with this member's own state.
-fn is_serializable(request: &TxnRequest) -> bool {
-    let mut operations = request.success.iter().chain(&request.failure);
-    operations.all(|operation| match &operation.request {
-        Some(Request::RequestRange(range)) => range.serializable,
-        _ => false,
-    })
 }
 
 /// A command was answered as if it were another: a bug, told instead of a panic.
