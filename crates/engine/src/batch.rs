@@ -53,7 +53,7 @@ impl Operation {
     }
 
     /// The key that changes, or the first one.
-    fn key(&self) -> &[u8] {
+    pub(crate) fn key(&self) -> &[u8] {
         match self {
             Self::Put(_, key, _) | Self::Delete(_, key) | Self::DeleteRange(_, key, _) => key,
         }

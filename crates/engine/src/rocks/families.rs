@@ -4,8 +4,11 @@
 //! an empty name: both are escaped, and so is what begins with the escape. Columns are numbered in the order of their
 //! creation, which RocksDB's manifest keeps.
 
+use super::encoding;
 use crate::{ColumnId, Error, Result};
-use rocksdb::{BoundColumnFamily, DBWithThreadMode, MultiThreaded, SnapshotWithThreadMode};
+use rocksdb::{
+    BoundColumnFamily, DBWithThreadMode, MultiThreaded, SnapshotWithThreadMode, WriteBatch,
+};
 use self_cell::self_cell;
 use std::{borrow::Cow, sync::Arc};
 
@@ -20,6 +23,8 @@ const ESCAPE: &str = "~";
 pub(super) struct Handles<'a> {
     names: Vec<String>,
     families: Vec<Family<'a>>,
+    /// RocksDB's numbers of the families.
+    numbers: Vec<u32>,
 }
 
 self_cell!(
@@ -52,8 +57,9 @@ impl Families {
                 let missing = || Error::Backend(format!("column {name} has no handle"));
                 database.cf_handle(&family_name(name)).ok_or_else(missing)
             };
-            let families = names.iter().map(handle).collect::<Result<_>>()?;
-            Ok(Handles { names, families })
+            let families = names.iter().map(handle).collect::<Result<Vec<_>>>()?;
+            let numbers = families.iter().map(number_of).collect::<Result<_>>()?;
+            Ok(Handles { names, families, numbers })
         })
     }
 
@@ -73,10 +79,24 @@ impl Families {
         self.all().get(column.0 as usize).ok_or(Error::UnknownColumn(column.0))
     }
 
+    /// RocksDB's number of a column's family.
+    pub(super) fn number(&self, column: ColumnId) -> Result<u32> {
+        let numbers = &self.borrow_dependent().numbers;
+        numbers.get(column.0 as usize).copied().ok_or(Error::UnknownColumn(column.0))
+    }
+
     pub(super) fn named(&self, name: &str) -> Option<ColumnId> {
         let position = self.names().iter().position(|other| other == name)?;
         Some(ColumnId(u32::try_from(position).expect("fewer than 2^32 columns")))
     }
+}
+
+/// The crate does not tell a family's number; a batch does.
+fn number_of(family: &Family<'_>) -> Result<u32> {
+    let mut batch = WriteBatch::default();
+    batch.put_cf(family, "", "");
+    let unknown = || Error::Backend("a column family's number is not known".into());
+    encoding::family_number(&batch).ok_or_else(unknown)
 }
 
 impl View {

@@ -60,10 +60,10 @@ impl Journal {
         &self.syncs
     }
 
-    /// Appends the batch that will be written next.
-    pub(super) fn append(&mut self, database: &Database, batch: &WriteBatch) -> Result<()> {
+    /// Appends the encoded batch that will be written next.
+    pub(super) fn append(&mut self, database: &Database, encoded: &[u8]) -> Result<()> {
         let before = database.latest_sequence_number();
-        let size = self.log.append_parts(&before.to_le_bytes(), batch.data())?;
+        let size = self.log.append_parts(&before.to_le_bytes(), encoded)?;
         self.syncs.appended(size);
         Ok(())
     }

@@ -14,6 +14,7 @@
 //! * Snapshots keep the database open: its files are unlocked when the last one is dropped.
 
 mod cursor;
+mod encoding;
 mod error;
 mod families;
 mod journal;
@@ -22,8 +23,8 @@ mod options;
 mod statistics;
 
 use crate::{
-    ColumnId, Cursor, Durability, Engine, Error, KeyRange, Operation, Profile, Result, Snapshot,
-    Stats, WriteBatch, batch, disk, engine::ascending, gate::Gate, log::sync::Syncs, meter::Meter,
+    ColumnId, Cursor, Durability, Engine, Error, KeyRange, Profile, Result, Snapshot, Stats,
+    WriteBatch, disk, engine::ascending, gate::Gate, log::sync::Syncs, meter::Meter,
 };
 use bytes::Bytes;
 use error::{is_fatal, translate};
@@ -43,9 +44,6 @@ use std::{
     },
     time::Instant,
 };
-
-/// What RocksDB adds to each record of a batch: a tag, the column and two lengths.
-const BATCH_RECORD_BYTES: usize = 12;
 
 /// The engine on disk; see the module.
 ///
@@ -138,9 +136,10 @@ impl RocksEngine {
     fn apply(
         &self,
         families: &Arc<Families>,
-        batch: rocksdb::WriteBatch,
+        encoded: Vec<u8>,
         durability: Durability,
     ) -> Result<u64> {
+        let batch = rocksdb::WriteBatch::from_data(&encoded);
         let mut journal = self.journal.lock();
         // Asked again: the write before this one may have failed.
         self.gate.check_write()?;
@@ -150,7 +149,7 @@ impl RocksEngine {
         }
         let database = families.database();
         if durability != Durability::NoWal {
-            self.kept(journal.append(database, &batch))?;
+            self.kept(journal.append(database, &encoded))?;
         }
         let position = self.syncs.log_bytes();
         // Once it is logged, a batch that is refused would come back at the next opening.
@@ -238,23 +237,6 @@ fn open_database(dir: &Path, options: &Options, names: &[String]) -> Result<Data
     Database::open_cf_descriptors(options, dir, families).map_err(|error| translate(dir, error))
 }
 
-fn rocks_batch(families: &Families, batch: WriteBatch) -> Result<rocksdb::WriteBatch> {
-    let size = batch.size_bytes() + batch.len() * BATCH_RECORD_BYTES;
-    let mut rocks = rocksdb::WriteBatch::with_capacity_bytes(size);
-    for operation in batch.sorted().into_operations() {
-        batch::check_size(&operation)?;
-        let family = families.get(operation.column())?;
-        match operation {
-            Operation::Put(_, key, value) => rocks.put_cf(family, key, value),
-            Operation::Delete(_, key) => rocks.delete_cf(family, key),
-            // RocksDB refuses a range that ends before it begins; to us it is empty.
-            Operation::DeleteRange(_, start, end) if start >= end => {}
-            Operation::DeleteRange(_, start, end) => rocks.delete_range_cf(family, start, end),
-        }
-    }
-    Ok(rocks)
-}
-
 fn shared(value: Option<rocksdb::DBPinnableSlice<'_>>) -> Option<Bytes> {
     value.map(|value| Bytes::copy_from_slice(&value))
 }
@@ -304,8 +286,8 @@ impl Engine for RocksEngine {
         self.gate.check_write()?;
         let begun = Instant::now();
         let (records, bytes) = (batch.len(), batch.size_bytes());
-        let batch = rocks_batch(&families, batch)?;
-        let position = self.apply(&families, batch, durability)?;
+        let encoded = encoding::encode(&families, batch.operations(), bytes)?;
+        let position = self.apply(&families, encoded, durability)?;
         if durability == Durability::Sync {
             self.sync(position)?;
         }
