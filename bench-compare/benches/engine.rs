@@ -17,7 +17,7 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn batch(column: ColumnId, first: u64, count: u64) -> WriteBatch {
-    let mut batch = WriteBatch::with_capacity(count as usize);
+    let mut batch = WriteBatch::with_capacity(count as usize, count as usize * 116);
     for number in first..first + count {
         let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % RECORDS;
         batch.put(column, key(number), vec![b'v'; 100]);

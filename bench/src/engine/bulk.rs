@@ -75,9 +75,11 @@ impl Bench<'_> {
         let begun = Instant::now();
         let mut loader = match way {
             Way::OneBatch => {
-                let mut batch = WriteBatch::with_capacity(count as usize);
+                let record_bytes = key(0).len() + self.scale.value_bytes;
+                let count = count as usize;
+                let mut batch = WriteBatch::with_capacity(count, count * record_bytes);
                 records.for_each(|number| {
-                    batch.put(column, key(number).to_vec(), values[number as usize].clone());
+                    batch.put(column, key(number), &values[number as usize]);
                 });
                 subject.engine.write(batch, durability)?;
                 return Ok(count as f64 / begun.elapsed().as_secs_f64());
@@ -91,7 +93,7 @@ impl Bench<'_> {
             }
         };
         for number in records {
-            loader.put(column, key(number).to_vec(), values[number as usize].clone())?;
+            loader.put(column, key(number), &values[number as usize])?;
         }
         loader.finish()?;
         Ok(count as f64 / begun.elapsed().as_secs_f64())

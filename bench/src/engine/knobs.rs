@@ -82,10 +82,10 @@ impl Bench<'_> {
         let mut latencies = histogram();
         let begun = Instant::now();
         for first in (0..self.scale.records).step_by(LOAD_BATCH as usize) {
-            let mut batch = WriteBatch::with_capacity(LOAD_BATCH as usize);
+            let mut batch = WriteBatch::new();
             for number in first..(first + LOAD_BATCH).min(self.scale.records) {
                 let number = scattered(number, self.scale.records);
-                batch.put(column, key(number).to_vec(), values[number as usize].clone());
+                batch.put(column, key(number), &values[number as usize]);
             }
             let written = Instant::now();
             subject.engine.write(batch, Durability::Buffered)?;

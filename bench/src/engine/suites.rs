@@ -62,8 +62,8 @@ fn put(
     size: usize,
     durability: Durability,
 ) -> Result<()> {
-    let mut batch = WriteBatch::with_capacity(1);
-    batch.put(column, key(number).to_vec(), value(number, Data::Json, size));
+    let mut batch = WriteBatch::new();
+    batch.put(column, key(number), value(number, Data::Json, size));
     Ok(engine.write(batch, durability)?)
 }
 
@@ -140,13 +140,14 @@ impl Bench<'_> {
     fn batch_case(&self, size: u64, count: u64, durability: Durability) -> Result<Row> {
         let (subject, column) = self.subject()?;
         let values = values(count, self.scale.value_bytes);
+        let record_bytes = key(0).len() + self.scale.value_bytes;
         let mut latencies = histogram();
         let begun = Instant::now();
         for first in (0..count).step_by(size as usize) {
-            let mut batch = WriteBatch::with_capacity(size as usize);
+            let mut batch = WriteBatch::with_capacity(size as usize, size as usize * record_bytes);
             for number in first..(first + size).min(count) {
                 let number = scattered(number, count);
-                batch.put(column, key(number).to_vec(), values[number as usize].clone());
+                batch.put(column, key(number), &values[number as usize]);
             }
             let written = Instant::now();
             subject.engine.write(batch, durability)?;

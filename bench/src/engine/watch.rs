@@ -165,7 +165,7 @@ fn load(engine: &dyn Engine, column: ColumnId, scale: &Scale, done: &AtomicBool)
         let outcome = match rng.below(2) {
             0 => engine.get(column, &key(number)).map(drop),
             _ => {
-                let mut batch = WriteBatch::with_capacity(1);
+                let mut batch = WriteBatch::new();
                 batch.put(
                     column,
                     key(number).to_vec(),

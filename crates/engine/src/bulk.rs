@@ -9,7 +9,6 @@
 //! cannot drive it down, which is what happens to a rule that answers to deviation alone.
 
 use crate::{ColumnId, Durability, Engine, Result, WriteBatch};
-use bytes::Bytes;
 use std::time::{Duration, Instant};
 
 /// Bounds of the adaptive size, in records.
@@ -147,11 +146,14 @@ impl<'a> BulkLoader<'a> {
     pub fn put(
         &mut self,
         column: ColumnId,
-        key: impl Into<Bytes>,
-        value: impl Into<Bytes>,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
     ) -> Result<()> {
+        let (key, value) = (key.as_ref(), value.as_ref());
         if self.chunk.is_empty() {
-            self.chunk = WriteBatch::with_capacity(self.expected.room(self.size.now));
+            let records = self.expected.room(self.size.now);
+            let size = records.saturating_mul(key.len() + value.len()).min(MAX_CHUNK_BYTES);
+            self.chunk = WriteBatch::with_capacity(records, size);
         }
         self.chunk.put(column, key, value);
         let full = self.chunk.len() >= self.size.now || self.chunk.size_bytes() >= MAX_CHUNK_BYTES;
@@ -319,7 +321,7 @@ mod tests {
         for number in 0..10u32 {
             loader.put(column, number.to_be_bytes().to_vec(), "").unwrap();
         }
-        assert_eq!(std::mem::take(&mut loader.chunk).into_operations().capacity(), 0);
+        assert_eq!(std::mem::take(&mut loader.chunk).into_encoded().capacity(), 0);
         assert_eq!(loader.finish().unwrap().records, 10);
     }
 

@@ -25,7 +25,7 @@
 //! let (people, cities) = (engine.column("people")?, engine.column("cities")?);
 //!
 //! // One change over all columns, with room made beforehand, durable when this returns.
-//! let mut batch = WriteBatch::with_capacity(4);
+//! let mut batch = WriteBatch::with_capacity(4, 40);
 //! batch.put(people, "ada", "1815");
 //! batch.put(people, "alan", "1912");
 //! batch.put(people, "grace", "1906");

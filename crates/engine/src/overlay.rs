@@ -160,9 +160,7 @@ impl Overlay {
     /// The changes, to be written by the caller.
     #[must_use]
     pub fn into_batch(self) -> WriteBatch {
-        let changes =
-            self.layers.iter().map(|layer| layer.pending.len() + layer.erased.len()).sum();
-        let mut batch = WriteBatch::with_capacity(changes);
+        let mut batch = WriteBatch::new();
         for (number, layer) in self.layers.into_iter().enumerate() {
             let number = u32::try_from(number).expect("made from a column's number");
             layer.drain_into(ColumnId(number), &mut batch);

@@ -26,7 +26,7 @@ fn overwriting_takes_no_more_memory(backend: &Backend) {
     let column = engine.column("c").unwrap();
     let mut records = None;
     for round in 0..ROUNDS {
-        let mut batch = WriteBatch::with_capacity(KEYS as usize);
+        let mut batch = WriteBatch::new();
         for key in 0..KEYS {
             batch.put(column, key.to_be_bytes().to_vec(), vec![round as u8; VALUE_BYTES]);
         }

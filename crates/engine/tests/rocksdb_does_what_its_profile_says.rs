@@ -122,7 +122,7 @@ fn realistic_records_take_half_their_size_or_less() {
         let dir = tempfile::tempdir().unwrap();
         let engine = RocksEngine::open(dir.path(), &Profile::default()).unwrap();
         let column = engine.column("c").unwrap();
-        let mut batch = WriteBatch::with_capacity(records.len());
+        let mut batch = WriteBatch::new();
         let mut raw = 0;
         for (number, record) in (0u32..).zip(records) {
             raw += 4 + record.len() as u64;

@@ -43,7 +43,7 @@ impl Mvcc {
         let revision = self.core.current() + 1;
         let time_ms = self.time_ms.max(stamp.time_ms);
         let stamp = Stamp { time_ms, ..*stamp };
-        let mut batch = WriteBatch::with_capacity(pairs.len() + 1);
+        let mut batch = WriteBatch::new();
         let steps = self.steps(revision, &pairs, &mut batch)?;
         let mut bulk = Bulk::new(revision, &stamp, &pairs);
         for ((key, value), step) in pairs.into_iter().zip(steps) {

@@ -13,7 +13,7 @@ fn replayed(dir: &Path) -> Result<(Vec<Vec<u8>>, u64)> {
 fn log_of(dir: &Path, payloads: &[&[u8]]) -> Log {
     let mut log = Log::create(dir, 7).unwrap();
     for payload in payloads {
-        log.append(|out| out.extend_from_slice(payload)).unwrap();
+        log.append(&[payload]).unwrap();
     }
     log
 }
@@ -35,26 +35,25 @@ fn records_of_any_size_come_back_in_order() {
     let payloads: Vec<Vec<u8>> =
         (0..2_000).map(|number| vec![number as u8; sizes[number % sizes.len()]]).collect();
     for payload in &payloads[..100] {
-        let size = log.append(|out| out.extend_from_slice(payload)).unwrap();
+        let size = log.append(&[payload]).unwrap();
         assert_eq!(size, (RECORD_HEADER_BYTES + payload.len()) as u64);
     }
     assert_eq!(replayed(dir.path()).unwrap(), (payloads[..100].to_vec(), log.size_bytes()));
     log.seal().unwrap();
     let mut log = Log::resume(path(dir.path(), 7), 7, log.size_bytes()).unwrap();
     for payload in &payloads[100..] {
-        log.append(|out| out.extend_from_slice(payload)).unwrap();
+        log.append(&[payload]).unwrap();
     }
     assert_eq!(replayed(dir.path()).unwrap(), (payloads, log.size_bytes()));
 }
 
-#[cfg(feature = "rocksdb")]
 #[test]
 fn a_record_of_two_parts_is_their_bytes_one_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = Log::create(dir.path(), 7).unwrap();
-    let parts = [vec![1; 100], vec![2; COPIED_BYTES * 3], vec![3; 5]];
+    let parts = [vec![1; 100], vec![2; 50_000], vec![3; 5]];
     for part in &parts {
-        log.append_parts(b"head", part).unwrap();
+        log.append(&[b"head", part]).unwrap();
     }
     let expected = parts.map(|part| [b"head", &part[..]].concat());
     assert_eq!(replayed(dir.path()).unwrap().0, expected);
@@ -127,7 +126,7 @@ fn a_block_that_is_missing_from_what_was_synced_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = log_of(dir.path(), &[&[1; 5_000], &[2; 5_000]]);
     log.file().sync().unwrap();
-    log.append(|out| out.extend_from_slice(b"later")).unwrap();
+    log.append(&[b"later"]).unwrap();
     change(dir.path(), |bytes| bytes[4096..8192].fill(0));
     assert!(replayed(dir.path()).is_err());
 }
@@ -165,7 +164,7 @@ proptest::proptest! {
             if number == synced {
                 log.file().sync().unwrap();
             }
-            log.append(|out| out.extend_from_slice(payload)).unwrap();
+            log.append(&[payload]).unwrap();
         }
         let durable = usize::try_from(log.file().durable()).unwrap();
         change(dir.path(), |bytes| {

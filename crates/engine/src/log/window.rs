@@ -54,12 +54,19 @@ impl Window {
         Some(Self { map: map.ok()?, start })
     }
 
-    /// Copies `bytes` to `at` in the file; false where they do not lie in the window.
-    pub(super) fn copy(&mut self, at: u64, bytes: &[u8]) -> bool {
+    /// Copies a record to `at` in the file; false where it does not lie in the window.
+    pub(super) fn copy(&mut self, at: u64, header: &[u8], payload: &[&[u8]]) -> bool {
+        let size = payload.iter().fold(header.len(), |size, part| size + part.len());
         let place = at.checked_sub(self.start).and_then(|from| {
             let from = usize::try_from(from).ok()?;
-            self.map.get_mut(from..from.checked_add(bytes.len())?)
+            self.map.get_mut(from..from.checked_add(size)?)
         });
-        place.map(|place| place.copy_from_slice(bytes)).is_some()
+        let Some(mut place) = place else { return false };
+        for part in std::iter::once(&header).chain(payload) {
+            let (here, rest) = place.split_at_mut(part.len());
+            here.copy_from_slice(part);
+            place = rest;
+        }
+        true
     }
 }

@@ -8,7 +8,7 @@
 //! between which readers come in; no tree node is copied for it.
 
 use crate::{
-    ColumnId, Operation,
+    ColumnId, Operation, WriteBatch,
     overlay::{Change, Changes},
 };
 use bytes::Bytes;
@@ -16,53 +16,78 @@ use std::ops::Bound;
 
 /// See the module.
 pub(super) struct Delta {
-    /// Puts and deletes by column and key, each key once.
-    operations: Vec<Operation>,
+    /// By column and key, each key once.
+    changes: Vec<Changed>,
+}
+
+/// What becomes of a key. Its bytes are a part of the batch's.
+pub(super) struct Changed {
+    column: ColumnId,
+    key: Bytes,
+    /// None where it is deleted.
+    value: Option<Bytes>,
+}
+
+impl Changed {
+    fn change(&self) -> Change<'_> {
+        (&self.key, self.value.as_ref())
+    }
+
+    pub(super) fn operation(&self) -> Operation<'_> {
+        match &self.value {
+            Some(value) => Operation::Put(self.column, &self.key, value),
+            None => Operation::Delete(self.column, &self.key),
+        }
+    }
 }
 
 impl Delta {
-    /// The last change of each key. Ranges must not be among the operations.
-    pub(super) fn new(mut operations: Vec<Operation>) -> Self {
-        debug_assert!(!operations.iter().any(Operation::is_wide), "a range is not one key");
-        // Stable, and in linear time where the batch is sorted already.
-        operations.sort_by(|a, b| place(a).cmp(&place(b)));
-        operations.dedup_by(|later, earlier| {
-            let same = place(later) == place(earlier);
-            if same {
-                std::mem::swap(later, earlier);
+    /// The last change of each key. Ranges must not be among them.
+    pub(super) fn new(batch: WriteBatch) -> Self {
+        let (places, len) = (batch.sorted(), batch.len());
+        let buffer = Bytes::from(batch.into_encoded());
+        let mut changes: Vec<Changed> = Vec::with_capacity(len);
+        for place in places {
+            let changed = changed(&buffer, place);
+            let same =
+                |last: &&mut Changed| last.column == changed.column && last.key == changed.key;
+            match changes.last_mut().filter(same) {
+                Some(earlier) => *earlier = changed,
+                None => changes.push(changed),
             }
-            same
-        });
-        Self { operations }
+        }
+        Self { changes }
     }
 
-    /// All changes, by column and key.
-    pub(super) fn operations(&self) -> &[Operation] {
-        &self.operations
+    /// All changes.
+    pub(super) fn changes(&self) -> &[Changed] {
+        &self.changes
     }
 
     /// The changes of one column.
     pub(super) fn column(&self, column: ColumnId) -> Keys<'_> {
-        let end = self.operations.partition_point(|operation| operation.column() <= column);
-        let start = self.operations[..end].partition_point(|one| one.column() < column);
-        Keys(&self.operations[start..end])
+        let end = self.changes.partition_point(|changed| changed.column <= column);
+        let start = self.changes[..end].partition_point(|changed| changed.column < column);
+        Keys(&self.changes[start..end])
     }
 }
 
-fn place(operation: &Operation) -> (ColumnId, &[u8]) {
-    (operation.column(), change(operation).0)
-}
-
-fn change(operation: &Operation) -> Change<'_> {
-    match operation {
-        Operation::Put(_, key, value) => (key, Some(value)),
-        Operation::Delete(_, key) | Operation::DeleteRange(_, key, _) => (key, None),
+/// The change at `place` in a batch's buffer.
+fn changed(buffer: &Bytes, place: u32) -> Changed {
+    let operation = Operation::take(&mut &buffer[place as usize..]);
+    match operation.expect("what a batch wrote, it can read") {
+        Operation::Put(column, key, value) => {
+            Changed { column, key: buffer.slice_ref(key), value: Some(buffer.slice_ref(value)) }
+        }
+        Operation::Delete(column, key) | Operation::DeleteRange(column, key, _) => {
+            Changed { column, key: buffer.slice_ref(key), value: None }
+        }
     }
 }
 
 /// Changes of one column in the order of their keys, each key once.
 #[derive(Clone, Copy)]
-pub(super) struct Keys<'a>(&'a [Operation]);
+pub(super) struct Keys<'a>(&'a [Changed]);
 
 impl<'a> Keys<'a> {
     pub(super) fn is_empty(&self) -> bool {
@@ -79,8 +104,8 @@ impl<'a> Keys<'a> {
     fn before(self, start: Bound<&[u8]>) -> usize {
         match start {
             Bound::Unbounded => 0,
-            Bound::Included(key) => self.0.partition_point(|one| &change(one).0[..] < key),
-            Bound::Excluded(key) => self.0.partition_point(|one| &change(one).0[..] <= key),
+            Bound::Included(key) => self.0.partition_point(|one| &one.key[..] < key),
+            Bound::Excluded(key) => self.0.partition_point(|one| &one.key[..] <= key),
         }
     }
 
@@ -96,7 +121,7 @@ impl<'a> Keys<'a> {
 
 impl<'a> Changes<'a> for Keys<'a> {
     fn first(self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<Change<'a>> {
-        let first = change(self.0.get(self.before(start))?);
+        let first = self.0.get(self.before(start))?.change();
         let inside = match end {
             Bound::Unbounded => true,
             Bound::Included(end) => &first.0[..] <= end,
@@ -106,7 +131,7 @@ impl<'a> Changes<'a> for Keys<'a> {
     }
 
     fn last(self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Option<Change<'a>> {
-        let last = change(self.0[..self.up_to(end)].last()?);
+        let last = self.0[..self.up_to(end)].last()?.change();
         let inside = match start {
             Bound::Unbounded => true,
             Bound::Included(start) => &last.0[..] >= start,
@@ -132,23 +157,31 @@ mod tests {
         vec(0u8..3, 0..4).prop_map(Bytes::from)
     }
 
-    fn operation() -> impl Strategy<Value = Operation> {
-        let value = vec(any::<u8>(), 0..3).prop_map(Bytes::from);
-        prop_oneof![
-            2 => (0..COLUMNS, key(), value)
-                .prop_map(|(column, key, value)| Operation::Put(ColumnId(column), key, value)),
-            1 => (0..COLUMNS, key()).prop_map(|(column, key)| Operation::Delete(ColumnId(column), key)),
-        ]
+    fn batch(changes: usize) -> impl Strategy<Value = WriteBatch> {
+        let value = prop_oneof![
+            2 => vec(any::<u8>(), 0..3).prop_map(Some),
+            1 => Just(None),
+        ];
+        vec((0..COLUMNS, key(), value), 0..changes).prop_map(|changes| {
+            let mut batch = WriteBatch::new();
+            for (column, key, value) in changes {
+                match value {
+                    Some(value) => batch.put(ColumnId(column), key, value),
+                    None => batch.delete(ColumnId(column), key),
+                }
+            }
+            batch
+        })
     }
 
-    fn apply(model: &mut Model, operations: &[Operation]) {
-        for operation in operations {
-            let (key, value) = change(operation);
+    fn apply(model: &mut Model, batch: &WriteBatch) {
+        for operation in batch.operations() {
             let column = &mut model[operation.column().0 as usize];
-            match value {
-                Some(value) => drop(column.insert(key.clone(), value.clone())),
-                None => drop(column.remove(key)),
-            }
+            let key = Bytes::copy_from_slice(operation.key());
+            match operation {
+                Operation::Put(.., value) => column.insert(key, Bytes::copy_from_slice(value)),
+                _ => column.remove(&key),
+            };
         }
     }
 
@@ -198,8 +231,8 @@ mod tests {
 
         #[test]
         fn how_much_of_a_batch_the_trees_hold_changes_nothing_that_is_read(
-            before in vec(operation(), 0..20),
-            batch in vec(operation(), 0..20),
+            before in batch(20),
+            batch in batch(20),
             keys in vec(key(), 0..20),
             start in key(),
             end in key(),
@@ -208,15 +241,15 @@ mod tests {
             for column in 0..COLUMNS {
                 prop_assert_eq!(view.add_column(&column.to_string()), ColumnId(column));
             }
-            view.apply(&before);
+            view.apply(before.operations());
             apply(&mut model, &before);
             let (old_view, old_model) = (view.clone(), model.clone());
             apply(&mut model, &batch);
             let delta = Arc::new(Delta::new(batch));
             view.set_delta(Some(Arc::clone(&delta)));
             let mut views = vec![view.clone()];
-            for slice in delta.operations().chunks(2) {
-                view.apply(slice);
+            for slice in delta.changes().chunks(2) {
+                view.apply(slice.iter().map(Changed::operation));
                 views.push(view.clone());
             }
             view.set_delta(None);
@@ -233,13 +266,14 @@ mod tests {
         }
 
         #[test]
-        fn a_key_has_its_last_change(batch in vec(operation(), 0..40)) {
+        fn a_key_has_its_last_change(batch in batch(40)) {
             let mut last = BTreeMap::new();
-            for operation in &batch {
-                last.insert((operation.column(), change(operation).0.clone()), operation.clone());
+            for operation in batch.operations() {
+                last.insert((operation.column(), operation.key()), operation);
             }
-            let delta = Delta::new(batch);
-            prop_assert_eq!(delta.operations(), last.into_values().collect::<Vec<_>>());
+            let delta = Delta::new(batch.clone());
+            let all: Vec<_> = delta.changes().iter().map(Changed::operation).collect();
+            prop_assert_eq!(all, last.into_values().collect::<Vec<_>>());
         }
     }
 }

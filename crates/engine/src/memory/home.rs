@@ -13,6 +13,7 @@ use crate::{
     Error, Result, disk,
     log::{self, Log, sync::Syncs},
 };
+use bytes::Bytes;
 use rustix::fs::FlockOperation;
 use std::{
     fs::File,
@@ -119,7 +120,7 @@ impl Found {
             None => View::default(),
         };
         let mut apply =
-            |place: &log::Place<'_>, payload| operations::apply(&mut view, place, payload);
+            |place: &log::Place<'_>, payload: Bytes| operations::apply(&mut view, place, &payload);
         let end = log::replay_from(dir, newest.unwrap_or(0), &mut apply)?;
         Ok(Self { newest, view, end })
     }

@@ -29,7 +29,7 @@ use crate::{
     WriteBatch, disk, gate::Gate, log::Log,
 };
 use bytes::Bytes;
-use delta::Delta;
+use delta::{Changed, Delta};
 use home::{Home, Opened};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{
@@ -163,18 +163,18 @@ impl MemoryEngine {
         }
     }
 
-    /// Applies checked operations; takes them where there are many.
-    fn apply(&self, operations: &mut Vec<Operation>) {
-        if operations.iter().any(Operation::is_wide) {
-            self.apply_to_copy(operations);
-        } else if operations.len() > SLICE_OPERATIONS {
-            self.apply_in_slices(Delta::new(std::mem::take(operations)));
+    /// Applies a checked batch.
+    fn apply(&self, batch: WriteBatch) {
+        if batch.is_wide() {
+            self.apply_to_copy(batch.operations());
+        } else if batch.len() > SLICE_OPERATIONS {
+            self.apply_in_slices(Delta::new(batch));
         } else {
-            Arc::make_mut(&mut self.view.write()).apply(operations);
+            Arc::make_mut(&mut self.view.write()).apply(batch.operations());
         }
     }
 
-    fn apply_to_copy(&self, operations: &[Operation]) {
+    fn apply_to_copy<'a>(&self, operations: impl Iterator<Item = Operation<'a>>) {
         let mut next = Arc::clone(&self.view.read());
         let view = Arc::make_mut(&mut next);
         view.apply(operations);
@@ -187,17 +187,17 @@ impl MemoryEngine {
 
     fn apply_in_slices(&self, delta: Delta) {
         let delta = Arc::new(delta);
-        let mut rest = delta.operations();
+        let mut rest = delta.changes();
         self.waited.store(false, Ordering::Relaxed);
         let mut view = self.view.write();
         Arc::make_mut(&mut view).set_delta(Some(Arc::clone(&delta)));
         while !rest.is_empty() {
             let (slice, after) = rest.split_at(rest.len().min(SLICE_OPERATIONS));
             rest = after;
-            Arc::make_mut(&mut view).apply(slice);
+            Arc::make_mut(&mut view).apply(slice.iter().map(Changed::operation));
             if rest.len() >= COPIED_OPERATIONS && self.waited.swap(false, Ordering::Relaxed) {
                 drop(view);
-                return self.apply_to_copy(rest);
+                return self.apply_to_copy(rest.iter().map(Changed::operation));
             }
             RwLockWriteGuard::bump(&mut view);
         }
@@ -278,17 +278,15 @@ impl Engine for MemoryEngine {
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         self.gate.check_write()?;
         let begun = Instant::now();
-        let batch = batch.sorted();
-        let (size_bytes, mut operations) = (batch.size_bytes(), batch.into_operations());
-        let count = operations.len();
+        let (count, size_bytes) = (batch.len(), batch.size_bytes());
         let mut writer = self.writer.lock();
-        self.view.read().check(&operations)?;
-        let logged = !operations.is_empty() && durability != Durability::NoWal;
+        batch.check(self.view.read().columns().len())?;
+        let logged = count > 0 && durability != Durability::NoWal;
         let position = match logged {
-            true => self.log(&mut writer, |log| operations::append(log, &operations))?,
+            true => self.log(&mut writer, |log| operations::append(log, &batch))?,
             false => self.home.as_ref().map_or(0, |home| home.syncs().log_bytes()),
         };
-        self.apply(&mut operations);
+        self.apply(batch);
         self.replace_outgrown_log(&mut writer)?;
         drop(writer);
         if durability == Durability::Sync {
@@ -366,16 +364,16 @@ mod tests {
         let column = engine.column("c").unwrap();
         let mut batch = WriteBatch::new();
         (0..100u8).for_each(|key| batch.put(column, vec![key], vec![key]));
-        let delta = Arc::new(Delta::new(batch.into_operations()));
+        let delta = Arc::new(Delta::new(batch));
         let before = engine.view().unwrap();
-        let (first, rest) = delta.operations().split_at(30);
+        let (first, rest) = delta.changes().split_at(30);
         {
             let mut view = engine.view.write();
             Arc::make_mut(&mut view).set_delta(Some(Arc::clone(&delta)));
-            Arc::make_mut(&mut view).apply(first);
+            Arc::make_mut(&mut view).apply(first.iter().map(Changed::operation));
         }
         let amid = engine.view().unwrap();
-        engine.apply_to_copy(rest);
+        engine.apply_to_copy(rest.iter().map(Changed::operation));
         let after = engine.view().unwrap();
         for key in 0..100u8 {
             let value = |view: &View| view.value(column, &[key]).unwrap();

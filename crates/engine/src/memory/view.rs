@@ -3,11 +3,11 @@
 
 use super::{
     cursor::MemoryCursor,
-    delta::{Delta, Keys},
+    delta::{Changed, Delta, Keys},
     record::Record,
 };
 use crate::{
-    ColumnId, Cursor, Error, KeyRange, Operation, Result, Snapshot, batch,
+    ColumnId, Cursor, Error, KeyRange, Operation, Result, Snapshot,
     meter::Meter,
     overlay::{Erased, Merged},
 };
@@ -51,7 +51,7 @@ impl View {
     pub(super) fn settled(mut self: Arc<Self>) -> Arc<Self> {
         if let Some(delta) = self.delta.clone() {
             let view = Arc::make_mut(&mut self);
-            view.apply(delta.operations());
+            view.apply(delta.changes().iter().map(Changed::operation));
             view.delta = None;
         }
         self
@@ -133,23 +133,13 @@ impl View {
         Ok(cursor.valid().then(|| (cursor.key_bytes(), cursor.value_bytes())))
     }
 
-    /// Refuses a batch that `apply` could not carry out; after this, `apply` cannot fail.
-    pub(crate) fn check(&self, operations: &[Operation]) -> Result<()> {
-        operations.iter().try_for_each(|operation| {
-            batch::check_size(operation)?;
-            self.records(operation.column()).map(drop)
-        })
-    }
-
-    /// Applies checked operations, in order.
-    pub(crate) fn apply(&mut self, operations: &[Operation]) {
+    /// Applies operations on columns that exist, in order.
+    pub(crate) fn apply<'a>(&mut self, operations: impl IntoIterator<Item = Operation<'a>>) {
         for operation in operations {
             match operation {
-                Operation::Put(column, key, value) => self.put(*column, Record::new(key, value)),
-                Operation::Delete(column, key) => self.delete(*column, key),
-                Operation::DeleteRange(column, start, end) => {
-                    self.delete_range(*column, start, end)
-                }
+                Operation::Put(column, key, value) => self.put(column, Record::new(key, value)),
+                Operation::Delete(column, key) => self.delete(column, key),
+                Operation::DeleteRange(column, start, end) => self.delete_range(column, start, end),
             }
         }
     }
@@ -188,7 +178,8 @@ impl View {
 /// The value of `key`: what the changes say, otherwise what the tree does.
 fn find(records: &OrdSet<Record>, changes: Option<Keys<'_>>, key: &[u8]) -> Option<Bytes> {
     match changes.and_then(|changes| changes.get(key)) {
-        Some(changed) => changed.cloned(),
+        // Copied: the bytes are part of the whole batch's.
+        Some(changed) => changed.map(|value| Bytes::copy_from_slice(value)),
         None => records.get(key).map(Record::value_bytes),
     }
 }

@@ -17,10 +17,6 @@ impl Erased {
         self.ends.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
     pub(crate) fn into_ranges(self) -> impl Iterator<Item = (Bytes, Bytes)> {
         self.ends.into_iter()
     }

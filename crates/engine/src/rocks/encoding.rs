@@ -11,8 +11,7 @@
 //! last one's, still in the processor's cache. Sorting moves 16 bytes a record.
 
 use super::Families;
-use crate::{ColumnId, Operation, Result, batch};
-use std::cmp::Ordering;
+use crate::{ColumnId, Operation, Result, WriteBatch};
 
 const HEADER_BYTES: usize = 12;
 /// What a record has beside its bytes, at most: tag, family and two lengths.
@@ -23,23 +22,14 @@ const DELETE_RANGE: u8 = 0xe;
 /// From this size on a batch is sorted: measured, smaller ones gain nothing.
 const SORTED_OPERATIONS: usize = 256;
 
-/// Encodes checked operations of `size_bytes` together, in order or in an order of the same effect.
-pub(super) fn encode(
-    families: &Families,
-    operations: &[Operation],
-    size_bytes: usize,
-) -> Result<Vec<u8>> {
-    let mut encoder = Encoder {
-        families,
-        out: Vec::with_capacity(HEADER_BYTES + size_bytes + operations.len() * RECORD_BYTES),
-        records: 0,
-    };
+/// Encodes a checked batch, in order or in an order of the same effect.
+pub(super) fn encode(families: &Families, batch: &WriteBatch) -> Result<Vec<u8>> {
+    let size = HEADER_BYTES + batch.size_bytes() + batch.len() * RECORD_BYTES;
+    let mut encoder = Encoder { families, out: Vec::with_capacity(size), records: 0 };
     encoder.out.resize(HEADER_BYTES, 0);
-    match order(operations) {
-        None => operations.iter().try_for_each(|operation| encoder.operation(operation))?,
-        Some(order) => order
-            .iter()
-            .try_for_each(|place| encoder.operation(&operations[place.number as usize]))?,
+    match batch.len() >= SORTED_OPERATIONS && !batch.is_wide() {
+        true => batch.sorted().try_for_each(|place| encoder.operation(batch.at(place)))?,
+        false => batch.operations().try_for_each(|operation| encoder.operation(operation))?,
     }
     encoder.out[8..HEADER_BYTES].copy_from_slice(&encoder.records.to_le_bytes());
     Ok(encoder.out)
@@ -52,17 +42,14 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn operation(&mut self, operation: &Operation) -> Result<()> {
-        batch::check_size(operation)?;
+    fn operation(&mut self, operation: Operation<'_>) -> Result<()> {
         match operation {
-            Operation::Put(column, key, value) => self.record(PUT, *column, &[key, value]),
-            Operation::Delete(column, key) => self.record(DELETE, *column, &[key]),
+            Operation::Put(column, key, value) => self.record(PUT, column, &[key, value]),
+            Operation::Delete(column, key) => self.record(DELETE, column, &[key]),
             // RocksDB refuses a range that ends before it begins; to us it is empty.
-            Operation::DeleteRange(column, start, end) if start >= end => {
-                self.families.get(*column).map(drop)
-            }
+            Operation::DeleteRange(_, start, end) if start >= end => Ok(()),
             Operation::DeleteRange(column, start, end) => {
-                self.record(DELETE_RANGE, *column, &[start, end])
+                self.record(DELETE_RANGE, column, &[start, end])
             }
         }
     }
@@ -87,55 +74,6 @@ fn push_varint(out: &mut Vec<u8>, mut number: u32) {
     out.push(number as u8);
 }
 
-/// An operation's place in the order of columns and keys.
-struct Place {
-    /// Of the key, the first bytes that are not the same in all.
-    beginning: u64,
-    column: u32,
-    number: u32,
-}
-
-/// The order of the keys, where it is worth its time. Changes of one key keep theirs; where ranges are
-/// deleted, everything does.
-fn order(operations: &[Operation]) -> Option<Vec<Place>> {
-    if operations.len() < SORTED_OPERATIONS || operations.iter().any(Operation::is_wide) {
-        return None;
-    }
-    let common = common_bytes(operations);
-    let place = |(number, operation): (u32, &Operation)| Place {
-        beginning: beginning(&operation.key()[common..]),
-        column: operation.column().0,
-        number,
-    };
-    let mut order: Vec<Place> = (0..).zip(operations).map(place).collect();
-    let key = |place: &Place| operations[place.number as usize].key();
-    order.sort_unstable_by(|a, b| {
-        (a.column, a.beginning).cmp(&(b.column, b.beginning)).then_with(|| {
-            match key(a).cmp(key(b)) {
-                Ordering::Equal => a.number.cmp(&b.number),
-                different => different,
-            }
-        })
-    });
-    Some(order)
-}
-
-/// How many bytes all keys begin with alike.
-fn common_bytes(operations: &[Operation]) -> usize {
-    let first = operations.first().map_or(&[][..], Operation::key);
-    operations.iter().fold(first.len(), |common, operation| {
-        first[..common].iter().zip(operation.key()).take_while(|(a, b)| a == b).count()
-    })
-}
-
-/// The first eight bytes as a number of the same order; zeros stand for what is missing.
-fn beginning(bytes: &[u8]) -> u64 {
-    let mut number = [0; 8];
-    let length = bytes.len().min(8);
-    number[..length].copy_from_slice(&bytes[..length]);
-    u64::from_be_bytes(number)
-}
-
 /// The number of a column family, as RocksDB writes it into a batch.
 pub(super) fn family_number(batch: &rocksdb::WriteBatch) -> Option<u32> {
     let varint = batch.data().get(HEADER_BYTES + 1..)?;
@@ -148,21 +86,27 @@ pub(super) fn family_number(batch: &rocksdb::WriteBatch) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::{Engine, Profile, RocksEngine};
-    use bytes::Bytes;
     use proptest::{collection::vec, prelude::*};
 
-    fn operations() -> impl Strategy<Value = Vec<Operation>> {
-        let key = || vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-        let value = || vec(any::<u8>(), 0..300).prop_map(Bytes::from);
-        let operation = prop_oneof![
-            (0u32..2, key(), value()).prop_map(|(c, k, v)| Operation::Put(ColumnId(c), k, v)),
-            (0u32..2, key()).prop_map(|(c, k)| Operation::Delete(ColumnId(c), k)),
-            (0u32..2, key(), key()).prop_map(|(c, a, b)| Operation::DeleteRange(ColumnId(c), a, b)),
-        ];
-        vec(operation, 0..40)
+    fn batch() -> impl Strategy<Value = WriteBatch> {
+        let change = (0u32..2, 0..3, vec(any::<u8>(), 0..20), vec(any::<u8>(), 0..300));
+        vec(change, 0..40).prop_map(|changes| {
+            let mut batch = WriteBatch::new();
+            for (column, kind, key, value) in changes {
+                match kind {
+                    0 => batch.put(ColumnId(column), key, value),
+                    1 => batch.delete(ColumnId(column), key),
+                    _ => batch.delete_range(ColumnId(column), key, value),
+                }
+            }
+            batch
+        })
     }
 
-    fn by_rocksdb(families: &Families, operations: &[Operation]) -> Vec<u8> {
+    fn by_rocksdb<'a>(
+        families: &Families,
+        operations: impl Iterator<Item = Operation<'a>>,
+    ) -> Vec<u8> {
         let mut batch = rocksdb::WriteBatch::default();
         for operation in operations {
             let family = families.get(operation.column()).unwrap();
@@ -188,9 +132,9 @@ mod tests {
     #[test]
     fn a_batch_is_encoded_as_rocksdb_does() {
         with_families(2, |families| {
-            proptest!(|(operations in operations())| {
-                let encoded = encode(families, &operations, 0).unwrap();
-                prop_assert_eq!(encoded, by_rocksdb(families, &operations));
+            proptest!(|(batch in batch())| {
+                let expected = by_rocksdb(families, batch.operations());
+                prop_assert_eq!(encode(families, &batch).unwrap(), expected);
             });
         });
     }
@@ -199,29 +143,26 @@ mod tests {
     fn a_family_has_the_number_that_rocksdb_gave_it_whatever_its_length() {
         with_families(200, |families| {
             for column in (0..200).map(ColumnId) {
-                let operations = [Operation::Put(column, "key".into(), "value".into())];
-                let encoded = encode(families, &operations, 0).unwrap();
-                assert_eq!(encoded, by_rocksdb(families, &operations));
+                let mut batch = WriteBatch::new();
+                batch.put(column, "key", "value");
+                let expected = by_rocksdb(families, batch.operations());
+                assert_eq!(encode(families, &batch).unwrap(), expected);
             }
         });
     }
 
     #[test]
-    fn a_large_batch_is_in_the_order_of_its_keys_and_each_key_keeps_its_changes() {
-        let mut operations = Vec::new();
-        for number in (0..SORTED_OPERATIONS as u32).rev() {
-            // Keys of several lengths, with a common beginning and with equal ones behind it.
-            let key =
-                Bytes::from(format!("common{:0width$}", number / 2, width = number as usize % 12));
-            operations.push(Operation::Put(ColumnId(number % 2), key.clone(), "first".into()));
-            operations.push(Operation::Delete(ColumnId(number % 2), key));
-        }
-        let order = order(&operations).unwrap();
-        let mut expected: Vec<usize> = (0..operations.len()).collect();
-        expected.sort_by_key(|number| (operations[*number].column(), operations[*number].key()));
-        let order: Vec<usize> = order.iter().map(|place| place.number as usize).collect();
-        assert_eq!(order, expected);
-        operations.push(Operation::DeleteRange(ColumnId(0), "a".into(), "b".into()));
-        assert!(super::order(&operations).is_none(), "a range keeps everything in order");
+    fn a_large_batch_is_in_the_order_of_its_keys_unless_ranges_are_deleted() {
+        with_families(1, |families| {
+            let mut batch = WriteBatch::new();
+            for number in (0..SORTED_OPERATIONS as u32).rev() {
+                batch.put(ColumnId(0), number.to_be_bytes(), "value");
+            }
+            let sorted = batch.sorted().map(|place| batch.at(place));
+            assert_eq!(encode(families, &batch).unwrap(), by_rocksdb(families, sorted));
+            batch.delete_range(ColumnId(0), "a", "b");
+            let expected = by_rocksdb(families, batch.operations());
+            assert_eq!(encode(families, &batch).unwrap(), expected);
+        });
     }
 }

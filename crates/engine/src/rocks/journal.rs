@@ -63,7 +63,7 @@ impl Journal {
     /// Appends the encoded batch that will be written next.
     pub(super) fn append(&mut self, database: &Database, encoded: &[u8]) -> Result<()> {
         let before = database.latest_sequence_number();
-        let size = self.log.append_parts(&before.to_le_bytes(), encoded)?;
+        let size = self.log.append(&[&before.to_le_bytes(), encoded])?;
         self.syncs.appended(size);
         Ok(())
     }

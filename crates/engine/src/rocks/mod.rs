@@ -286,7 +286,9 @@ impl Engine for RocksEngine {
         self.gate.check_write()?;
         let begun = Instant::now();
         let (records, bytes) = (batch.len(), batch.size_bytes());
-        let encoded = encoding::encode(&families, batch.operations(), bytes)?;
+        batch.check(families.all().len())?;
+        let encoded = encoding::encode(&families, &batch)?;
+        drop(batch);
         let position = self.apply(&families, encoded, durability)?;
         if durability == Durability::Sync {
             self.sync(position)?;

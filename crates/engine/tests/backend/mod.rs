@@ -60,9 +60,9 @@ macro_rules! for_every_backend {
 }
 
 pub fn put(engine: &dyn Engine, column: ColumnId, records: &[(&str, &str)]) {
-    let mut batch = WriteBatch::with_capacity(records.len());
+    let mut batch = WriteBatch::new();
     for (key, value) in records {
-        batch.put(column, key.to_string(), value.to_string());
+        batch.put(column, key, value);
     }
     engine.write(batch, Durability::NoWal).unwrap();
 }
