@@ -105,11 +105,7 @@ impl Bench<'_> {
         let mut loader = BulkLoader::new(&*subject.engine, Durability::NoWal);
         for number in 0..self.scale.records {
             let number = scattered(number, self.scale.records);
-            loader.put(
-                column,
-                key(number).to_vec(),
-                value(number, Data::Json, self.scale.value_bytes),
-            )?;
+            loader.put(column, key(number), value(number, Data::Json, self.scale.value_bytes))?;
         }
         loader.finish()?;
         subject.engine.flush()?;

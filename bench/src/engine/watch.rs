@@ -166,11 +166,7 @@ fn load(engine: &dyn Engine, column: ColumnId, scale: &Scale, done: &AtomicBool)
             0 => engine.get(column, &key(number)).map(drop),
             _ => {
                 let mut batch = WriteBatch::new();
-                batch.put(
-                    column,
-                    key(number).to_vec(),
-                    value(number, Data::Json, scale.value_bytes),
-                );
+                batch.put(column, key(number), value(number, Data::Json, scale.value_bytes));
                 engine.write(batch, Durability::Buffered)
             }
         };

@@ -26,7 +26,7 @@ fn load(engine: &dyn Engine, done: &AtomicBool) -> Result<()> {
         }
         let key = number.to_be_bytes();
         let mut batch = WriteBatch::new();
-        batch.put(column, key.to_vec(), format!("value {number}"));
+        batch.put(column, key, format!("value {number}"));
         engine.write(batch, Durability::NoWal)?;
         engine.get(column, &key)?;
     }

@@ -319,7 +319,7 @@ mod tests {
         let column = engine.column("c").unwrap();
         let mut loader = BulkLoader::with_fixed_chunks(&engine, Durability::Buffered, 10);
         for number in 0..10u32 {
-            loader.put(column, number.to_be_bytes().to_vec(), "").unwrap();
+            loader.put(column, number.to_be_bytes(), "").unwrap();
         }
         assert_eq!(std::mem::take(&mut loader.chunk).into_encoded().capacity(), 0);
         assert_eq!(loader.finish().unwrap().records, 10);

@@ -154,8 +154,8 @@ fn writes(
             let removed = random().is_multiple_of(8);
             for number in [pair, pair + 1] {
                 match removed {
-                    true => batch.delete(column, key(writer, number).to_vec()),
-                    false => batch.put(column, key(writer, number).to_vec(), value(last)),
+                    true => batch.delete(column, key(writer, number)),
+                    false => batch.put(column, key(writer, number), value(last)),
                 }
                 model[number as usize] = if removed { 0 } else { last };
             }

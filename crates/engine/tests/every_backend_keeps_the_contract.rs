@@ -240,7 +240,7 @@ fn any_bytes_are_keys_and_values(backend: &Backend) {
     let keys = [&b""[..], &[0], &[0, 0], &[0xff], &[0xff, 0xff], &[7; 70_000]];
     let mut batch = WriteBatch::new();
     for key in keys {
-        batch.put(column, key.to_vec(), key.to_vec());
+        batch.put(column, key, key);
     }
     engine.write(batch, Durability::Sync).unwrap();
     for key in keys {

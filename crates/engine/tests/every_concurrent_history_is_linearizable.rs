@@ -57,7 +57,7 @@ impl Store for Sound {
         let mut batch = WriteBatch::new();
         for (key, value) in changes {
             match value {
-                Some(value) => batch.put(self.column, name(*key), value.to_be_bytes().to_vec()),
+                Some(value) => batch.put(self.column, name(*key), value.to_be_bytes()),
                 None => batch.delete(self.column, name(*key)),
             }
         }

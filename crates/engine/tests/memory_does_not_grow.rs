@@ -28,7 +28,7 @@ fn overwriting_takes_no_more_memory(backend: &Backend) {
     for round in 0..ROUNDS {
         let mut batch = WriteBatch::new();
         for key in 0..KEYS {
-            batch.put(column, key.to_be_bytes().to_vec(), vec![round as u8; VALUE_BYTES]);
+            batch.put(column, key.to_be_bytes(), vec![round as u8; VALUE_BYTES]);
         }
         engine.write(batch, Durability::Buffered).unwrap();
         let snapshot = engine.snapshot().unwrap();

@@ -31,7 +31,7 @@ impl Crash {
 
     fn put(&self, key: &str, value: &str, durability: Durability) {
         let mut batch = WriteBatch::new();
-        batch.put(self.column, key.to_owned(), value.to_owned());
+        batch.put(self.column, key, value);
         self.engine.write(batch, durability).unwrap();
     }
 

@@ -126,7 +126,7 @@ fn realistic_records_take_half_their_size_or_less() {
         let mut raw = 0;
         for (number, record) in (0u32..).zip(records) {
             raw += 4 + record.len() as u64;
-            batch.put(column, number.to_be_bytes().to_vec(), record);
+            batch.put(column, number.to_be_bytes(), record);
         }
         engine.write(batch, Durability::NoWal).unwrap();
         engine.compact_range(column, KeyRange::all()).unwrap();

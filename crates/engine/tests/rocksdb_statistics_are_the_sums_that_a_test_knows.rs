@@ -22,7 +22,7 @@ fn put_all(engine: &dyn Engine, column: ColumnId, durability: Durability) {
     let mut batch = WriteBatch::new();
     for number in 0..RECORDS {
         let value = vec![number as u8; VALUE_BYTES as usize];
-        batch.put(column, number.to_be_bytes().to_vec(), value);
+        batch.put(column, number.to_be_bytes(), value);
     }
     engine.write(batch, durability).unwrap();
 }
@@ -111,7 +111,7 @@ fn stalled() -> (Stats, Stats) {
     let before = engine.stats().unwrap();
     for number in 0..4_000u32 {
         let mut batch = WriteBatch::new();
-        batch.put(column, number.to_be_bytes().to_vec(), vec![0; 1_000]);
+        batch.put(column, number.to_be_bytes(), vec![0; 1_000]);
         engine.write(batch, Durability::NoWal).unwrap();
     }
     (before, engine.stats().unwrap())

@@ -58,7 +58,7 @@ mod tests {
         while space.has_room(&engine, 1000).unwrap() {
             let mut batch = WriteBatch::new();
             // Three times what was asked for is stored.
-            batch.put(column, key.to_be_bytes().to_vec(), vec![0; 3000]);
+            batch.put(column, key.to_be_bytes(), vec![0; 3000]);
             engine.write(batch, Durability::NoWal).unwrap();
             key += 1;
         }
