@@ -55,7 +55,7 @@ fn keys(view: &dyn Snapshot, column: ColumnId, range: KeyRange, back: bool) -> R
 fn writes_and_reads(engine: &Arc<dyn Engine>) -> Result<()> {
     // Columns are keyspaces of their own; a batch changes all of them at once. Room is made beforehand.
     let (users, mails) = (engine.column("users")?, engine.column("mails")?);
-    let mut batch = WriteBatch::with_capacity(4);
+    let mut batch = WriteBatch::with_capacity(4, 40);
     batch.put(users, "user/ada", "1815");
     batch.put(users, "user/alan", "1912");
     batch.put(users, "user/grace", "1906");
@@ -106,7 +106,7 @@ fn loads(engine: &dyn Engine) -> Result<()> {
     // In chunks, not atomic. `NoWal` is for callers with a log of their own: this load can be repeated.
     let mut loader = BulkLoader::new(engine, Durability::NoWal).expecting(50_000);
     for number in 0..50_000u32 {
-        loader.put(numbers, number.to_be_bytes().to_vec(), format!("value {number}"))?;
+        loader.put(numbers, number.to_be_bytes(), format!("value {number}"))?;
     }
     assert_eq!(loader.finish()?.records, 50_000);
     // Sorted records, as one atomic change: on disk they become files without passing a memtable.
