@@ -4,6 +4,7 @@
 # compare-and-swap and reads an old revision. With etcdctl installed it asks the same from there.
 #
 #   examples/debian-packages.sh                          # starts a node of its own, in a temporary directory
+#   examples/debian-packages.sh --engine rocksdb         # the same, with its data on disk (compiles RocksDB)
 #   examples/debian-packages.sh http://127.0.0.1:2379    # uses a running server, ours or etcd
 #
 # Needs: a Debian or Ubuntu machine; Rust. Without a downloaded index (`apt-get update`) it takes the
@@ -12,27 +13,42 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf '\n--- %s\n' "$*"; }
+fail() { printf '%s\n' "$*" >&2; exit 1; }
 target=${CARGO_TARGET_DIR:-target}
+engine=memory endpoint=
+case ${1-} in
+'') ;;
+--engine) engine=${2:?--engine memory, or --engine rocksdb} ;;
+http://*) endpoint=$1 ;;
+*) fail "usage: $0 [--engine memory|rocksdb | http://HOST:PORT]" ;;
+esac
 
 say "build"
-cargo build --release --quiet --package chronolith --bin chronolith --example load_debian_packages
+features=()
+if [ "$engine" != memory ]; then features=(--features "$engine"); fi
+cargo build --release --quiet --package chronolith "${features[@]}" --bin chronolith --example load_debian_packages
 
-if [ $# -gt 0 ]; then
-    endpoint=$1
-else
+directory=$(mktemp -d)
+node=
+clean_up() {
+    if [ -n "$node" ]; then kill "$node" 2>/dev/null || true; wait "$node" || true; fi
+    rm -rf "$directory"
+}
+trap clean_up EXIT
+
+if [ -z "$endpoint" ]; then
     endpoint=http://127.0.0.1:23799
-    directory=$(mktemp -d)
-    "$target/release/chronolith" serve --data-dir "$directory/data" --listen-client-urls "$endpoint" &
+    if (exec 3<>"/dev/tcp/127.0.0.1/23799") 2>/dev/null; then fail "port 23799 is taken: stop what listens there"; fi
+    "$target/release/chronolith" serve --engine "$engine" --data-dir "$directory/data" --listen-client-urls "$endpoint" &
     node=$!
-    trap 'kill "$node" 2>/dev/null || true; wait "$node" || true; rm -rf "$directory"' EXIT
     for _ in $(seq 100); do
         (exec 3<>"/dev/tcp/127.0.0.1/23799") 2>/dev/null && break
+        kill -0 "$node" 2>/dev/null || fail "the node did not start"
         sleep 0.1
     done
 fi
 
-index=$(mktemp)
-if [ -n "${directory:-}" ]; then mv "$index" "$directory/index"; index=$directory/index; else trap 'rm -f "$index"' EXIT; fi
+index=$directory/index
 if command -v apt-cache >/dev/null; then apt-cache dumpavail >"$index"; fi
 if [ ! -s "$index" ]; then
     say "no package index here; taking the installed packages (apt-get update fetches the index)"

@@ -45,6 +45,10 @@ struct Args {
     /// Only engines whose name contains this.
     #[arg(long, default_value = "")]
     engine: String,
+    /// Also bare `RocksDB` without its log, which loses what is not flushed: what is left is the cost of
+    /// everything but the log. Not in synced workloads, since there is nothing to sync.
+    #[arg(long)]
+    also_without_log: bool,
 }
 
 /// An engine under comparison.
@@ -60,19 +64,27 @@ type Open = fn(&std::path::Path) -> Result<Box<dyn Contestant>>;
 const MEMORY: &str = "chronolith memory";
 const ROCKSDB: &str = "chronolith rocksdb";
 const BARE: &str = "bare rocksdb";
+const WITHOUT_LOG: &str = "rocksdb without log";
 const LEVELDB: &str = "leveldb";
 
 /// What is set against what, and the ratio of their rates to be reached, where there is one.
 const RATIOS: [(&str, &str, Option<f64>); 3] =
     [(MEMORY, LEVELDB, Some(1.0)), (ROCKSDB, LEVELDB, Some(1.0)), (ROCKSDB, BARE, Some(0.95))];
 
-fn contestants() -> Vec<(&'static str, Open)> {
+/// All of this build; the one without a log, which promises less than the others, where it is asked for.
+fn contestants(also_without_log: bool) -> Result<Vec<(&'static str, Open)>> {
     let mut all: Vec<(&'static str, Open)> = vec![(MEMORY, ours::memory)];
     #[cfg(feature = "rocksdb")]
     all.extend([(ROCKSDB, ours::rocksdb as Open), (BARE, bare::open as Open)]);
+    #[cfg(feature = "rocksdb")]
+    if also_without_log {
+        all.push((WITHOUT_LOG, bare::open_without_log));
+    }
+    let built = cfg!(feature = "rocksdb") || !also_without_log;
+    ensure!(built, "--also-without-log needs a build with --features rocksdb");
     #[cfg(feature = "leveldb")]
     all.push((LEVELDB, |dir| Ok(leveldb::open(dir)?)));
-    all
+    Ok(all)
 }
 
 /// The best round of one engine in one workload.
@@ -87,7 +99,7 @@ fn main() -> Result<()> {
     let sequential = records(&args);
     let mut random = sequential.clone();
     shuffle(&mut random);
-    let mut contestants = contestants();
+    let mut contestants = contestants(args.also_without_log)?;
     contestants.retain(|(name, _)| name.contains(&args.engine));
     let mut rows = Vec::new();
     for workload in WORKLOADS.iter().filter(|workload| workload.name.contains(&args.only)) {
@@ -107,7 +119,10 @@ fn best(
 ) -> Result<Vec<Best>> {
     let mut best = vec![Best::default(); contestants.len()];
     for _ in 0..rounds {
-        for (best, (_, open)) in best.iter_mut().zip(contestants) {
+        for (best, (name, open)) in best.iter_mut().zip(contestants) {
+            if workload.sync && *name == WITHOUT_LOG {
+                continue;
+            }
             let this = run(*open, workload, records)?;
             if this.records_per_s > best.records_per_s {
                 *best = this;
@@ -177,9 +192,10 @@ fn rates(contestants: &[(&str, Open)], rows: &[(&str, Vec<Best>)]) -> Table {
     let titles = ratios.iter().map(|(one, _, other, ..)| format!("{one} / {other}"));
     table.set_header(std::iter::once("workload".to_owned()).chain(names).chain(titles));
     for (name, best) in rows {
-        let cells = best
-            .iter()
-            .map(|best| format!("{:.0} ({:.2})", best.records_per_s, best.cpu_us_per_record));
+        let cells = best.iter().map(|best| match best.records_per_s > 0.0 {
+            true => format!("{:.0} ({:.2})", best.records_per_s, best.cpu_us_per_record),
+            false => "–".to_owned(),
+        });
         let verdicts = ratios.iter().map(|(_, one, _, other, least)| {
             let ratio = best[*one].records_per_s / best[*other].records_per_s;
             let missed = least.is_some_and(|least| ratio < least);
