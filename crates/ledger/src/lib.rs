@@ -38,6 +38,7 @@ mod note;
 mod proof;
 mod proof_file;
 mod prune;
+mod recent_tiles;
 mod revision;
 mod tiles;
 mod whole_file;
@@ -55,6 +56,7 @@ pub use proof::{
     Entries, consistency_proof, inclusion_proof, root_at, verify_consistency, verify_inclusion,
 };
 pub use proof_file::ProofFile;
+pub use recent_tiles::RecentTiles;
 pub use revision::{
     ENTRY_BYTES, Entry, Leaf, Op, OpKind, OpRecord, Revision, SALT_BYTES, actor_reference,
     leaf_index, op_salt, operations_root, revision_of_leaf, value_digest,

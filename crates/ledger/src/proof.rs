@@ -10,6 +10,12 @@ use crate::{Error, Hash, Result};
 pub trait Entries {
     /// `count` entries of `level` from entry `start` on; an error when they do not exist.
     fn entries(&self, level: u32, start: u64, count: u64) -> Result<Vec<Hash>>;
+
+    /// Root of the complete subtree of 2^height leaves number `index`.
+    fn node(&self, height: u32, index: u64) -> Result<Hash> {
+        let (level, within) = (height / 8, height % 8);
+        fold(self.entries(level, index << within, 1 << within)?)
+    }
 }
 
 /// A tree held in memory, for small trees such as one revision's operations.
@@ -37,17 +43,11 @@ fn fold(mut row: Vec<Hash>) -> Result<Hash> {
     row.pop().ok_or(Error::OutOfTree { index: 0, size: 0 })
 }
 
-/// Root of the complete subtree of 2^height leaves number `index`.
-pub(crate) fn node<E: Entries + ?Sized>(tree: &E, height: u32, index: u64) -> Result<Hash> {
-    let (level, within) = (height / 8, height % 8);
-    fold(tree.entries(level, index << within, 1 << within)?)
-}
-
 /// Root over the leaves `start‥end`, where `start` is a multiple of the power of two that covers them.
 fn range<E: Entries + ?Sized>(tree: &E, start: u64, end: u64) -> Result<Hash> {
     let width = end - start;
     if width.is_power_of_two() {
-        return node(tree, width.trailing_zeros(), start >> width.trailing_zeros());
+        return tree.node(width.trailing_zeros(), start >> width.trailing_zeros());
     }
     let middle = start + split(width);
     Ok(Hash::of_node(&range(tree, start, middle)?, &range(tree, middle, end)?))

@@ -17,7 +17,7 @@
 
 use crate::{
     ENTRY_BYTES, Entries, Entry, Error, Frontier, HASH_BYTES, Hash, Readers, Result,
-    checkpoint::decimal, proof::node, prune, replace_file, revision_of_leaf,
+    checkpoint::decimal, prune, replace_file, revision_of_leaf,
 };
 use std::{
     fs::{self, File, OpenOptions},
@@ -156,9 +156,8 @@ impl TileFiles {
     /// The right edge of the tree at `size`.
     pub fn frontier_at(&self, size: u64) -> Result<Frontier> {
         let heights = (0..u64::BITS).rev().filter(|height| size >> height & 1 == 1);
-        let peaks = heights
-            .map(|height| node(self, height, (size >> height) - 1))
-            .collect::<Result<_>>()?;
+        let peaks =
+            heights.map(|height| self.node(height, (size >> height) - 1)).collect::<Result<_>>()?;
         Ok(Frontier::from_peaks(size, peaks).expect("one peak for each bit set in the size"))
     }
 }

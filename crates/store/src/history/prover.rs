@@ -13,7 +13,7 @@
 use super::{Error, Result, remains};
 use bytes::Bytes;
 use chronolith_ledger::{
-    Bundle, Checkpoint, ProofFile, ProvenOp, ProvenRevision, SignedNote, TileFiles,
+    Bundle, Checkpoint, ProofFile, ProvenOp, ProvenRevision, RecentTiles, SignedNote, TileFiles,
     inclusion_proof, leaf_index,
 };
 use chronolith_mvcc::Reader;
@@ -37,7 +37,7 @@ pub enum Shown<'a> {
 /// See the module.
 pub(crate) struct Prover<'a> {
     reader: &'a Reader,
-    tiles: TileFiles,
+    tiles: RecentTiles,
     note: SignedNote,
     checkpoint: Checkpoint,
 }
@@ -46,6 +46,7 @@ impl<'a> Prover<'a> {
     /// The tiles must have what the checkpoint speaks of.
     pub(crate) fn new(reader: &'a Reader, tiles: TileFiles, note: SignedNote) -> Result<Self> {
         let checkpoint = Checkpoint::parse(note.text())?;
+        let tiles = RecentTiles::new(tiles, checkpoint.size);
         Ok(Self { reader, tiles, note, checkpoint })
     }
 
@@ -114,7 +115,7 @@ impl<'a> Prover<'a> {
         let mut found = self.reader.remains(revision, 1)?;
         let Some(remains) = found.pop().filter(|found| found.revision == revision) else {
             // Nothing is left of it but its entry.
-            let entry = self.tiles.entry(index)?;
+            let entry = self.tiles.files().entry(index)?;
             return Ok(ProvenRevision { entry, path, ops: Vec::new() });
         };
         let hashes = remains::op_hashes(&remains).ok_or(chronolith_mvcc::Error::Compacted)?;
