@@ -22,6 +22,8 @@ use std::{
 const NO_SPACE: &str = "ResourceExhausted | etcdserver: mvcc: database space exceeded";
 const RESERVE: u64 = 1 << 20;
 const PLENTY: u64 = 1 << 40;
+/// Far more writes than a look at the disk lasts for: only a broken store gets there.
+const ATTEMPTS: usize = 100_000;
 
 /// A file system of which a test says how much is free; `u64::MAX` fails.
 #[derive(Debug)]
@@ -70,25 +72,34 @@ async fn disarm(store: &Store) {
 
 /// Puts until one goes through: how long a look lasts is no matter of a test.
 async fn until_put(store: &Store, key: &str) {
-    while store.put(put(key, "v")).await.is_err() {
+    for _ in 0..ATTEMPTS {
+        if store.put(put(key, "v")).await.is_ok() {
+            return;
+        }
         disarm(store).await;
     }
+    panic!("refused for ever");
 }
 
 /// The alarm comes by the log: a moment behind the refusal that proposed it.
 async fn until_raised(store: &Store) {
-    while alarms(store).await.is_empty() {
+    for _ in 0..ATTEMPTS {
+        if !alarms(store).await.is_empty() {
+            return;
+        }
         tokio::task::yield_now().await;
     }
+    panic!("never raised");
 }
 
 async fn until_refused(store: &Store) -> String {
-    loop {
+    for _ in 0..ATTEMPTS {
         let answer = store.put(put("filler", "v")).await;
         if answer.is_err() {
             return refusal(answer);
         }
     }
+    panic!("never refused");
 }
 
 #[tokio::test]
