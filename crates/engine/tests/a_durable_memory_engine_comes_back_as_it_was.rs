@@ -131,6 +131,43 @@ fn a_directory_has_one_owner() {
 }
 
 #[test]
+fn a_closed_engine_lets_the_next_one_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = MemoryEngine::open(dir.path()).unwrap();
+    engine.close().unwrap();
+    MemoryEngine::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_copied_checkpoint_is_opened_with_what_it_holds_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(&dir.path().join("data"), 5);
+    let engine = MemoryEngine::open(dir.path().join("data")).unwrap();
+    let checkpoint = dir.path().join("checkpoint");
+    engine.checkpoint(&checkpoint).unwrap();
+    assert_eq!(batches(&MemoryEngine::read(&checkpoint).unwrap()), 5);
+    let engine = MemoryEngine::open(&checkpoint).unwrap();
+    assert_eq!(batches(&engine), 5);
+    write(&engine, engine.column("c").unwrap(), 5);
+    engine.close().unwrap();
+    assert_eq!(batches(&MemoryEngine::open(&checkpoint).unwrap()), 6);
+}
+
+#[test]
+fn a_checkpoint_beside_logs_that_do_not_follow_it_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    filled(&data, 5);
+    let engine = MemoryEngine::open(&data).unwrap();
+    engine.checkpoint(&dir.path().join("checkpoint")).unwrap();
+    drop(engine);
+    fs::copy(dir.path().join("checkpoint/state"), data.join("state")).unwrap();
+    assert!(matches!(MemoryEngine::open(&data), Err(Error::Corrupt { .. })));
+    fs::remove_file(data.join("state")).unwrap();
+    assert_eq!(batches(&MemoryEngine::open(&data).unwrap()), 5);
+}
+
+#[test]
 fn a_missing_log_is_not_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(dir.path(), 5);

@@ -37,6 +37,23 @@ pub(crate) fn write(view: &View, dir: &Path) -> Result<()> {
     })
 }
 
+/// Whether [`write()`] wrote `dir`, or it is a copy of such a directory.
+pub(crate) fn is_one(dir: &Path) -> bool {
+    dir.join(FILE_NAME).exists()
+}
+
+/// Makes the state in `from` that of the new directory `dir` instead, without copying it.
+pub(crate) fn take_over(from: &Path, dir: &Path) -> Result<()> {
+    let state = from.join(FILE_NAME);
+    if !dir.exists() {
+        disk::create_dir_whole(dir, |partial| {
+            let linked = std::fs::hard_link(&state, partial.join(FILE_NAME));
+            linked.map_err(|source| disk::io(&state, source))
+        })?;
+    }
+    std::fs::remove_file(&state).map_err(|source| disk::io(&state, source))
+}
+
 /// Reads what [`write()`] wrote.
 pub(crate) fn read(dir: &Path) -> Result<View> {
     let path = dir.join(FILE_NAME);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/LOCK
-//! DIR/checkpoint-N/state     everything before log N
+//! DIR/checkpoint-N/state     everything before log N (DIR/state in a copied checkpoint, until it is opened)
 //! DIR/log-N                  see `crate::log`
 //! ```
 //! A log that has outgrown the last checkpoint is followed by a new one; a checkpoint of that moment
@@ -14,6 +14,7 @@ use crate::{
     log::{self, Log, sync::Syncs},
 };
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustix::fs::FlockOperation;
 use std::{
     fs::File,
@@ -28,7 +29,8 @@ const CHECKPOINT: &str = "checkpoint-";
 /// See the module.
 pub(super) struct Home {
     dir: PathBuf,
-    _lock: File,
+    /// None once closed.
+    lock: Mutex<Option<File>>,
     syncs: Syncs,
     /// Size of the newest checkpoint.
     checkpoint_bytes: AtomicU64,
@@ -45,6 +47,7 @@ impl Home {
     pub(super) fn open(dir: &Path) -> Result<Opened> {
         std::fs::create_dir_all(dir).map_err(|source| disk::io(dir, source))?;
         let lock = lock(dir)?;
+        take_over_checkpoint(dir)?;
         let Found { newest, view, end } = Found::in_dir(dir)?;
         let start = newest.unwrap_or(0);
         let log = match end {
@@ -53,7 +56,7 @@ impl Home {
         };
         let home = Self {
             dir: dir.to_owned(),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
             syncs: Syncs::new(dir.to_owned(), log.file()),
             checkpoint_bytes: AtomicU64::new(checkpoint_size(dir, newest)?),
         };
@@ -64,6 +67,11 @@ impl Home {
     /// The state that `dir` holds, of which nothing is changed.
     pub(super) fn read(dir: &Path) -> Result<View> {
         Found::in_dir(dir).map(|found| found.view)
+    }
+
+    /// Lets others open the directory: nothing is written any more.
+    pub(super) fn unlock(&self) {
+        self.lock.lock().take();
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -117,6 +125,7 @@ impl Found {
         let newest = disk::numbers(dir, CHECKPOINT)?.last().copied();
         let mut view = match newest {
             Some(number) => checkpoint::read(&checkpoint_dir(dir, number))?,
+            None if checkpoint::is_one(dir) => checkpoint::read(dir)?,
             None => View::default(),
         };
         let mut apply =
@@ -124,6 +133,18 @@ impl Found {
         let end = log::replay_from(dir, newest.unwrap_or(0), &mut apply)?;
         Ok(Self { newest, view, end })
     }
+}
+
+/// A directory that is a copy of a checkpoint becomes that of an engine which begins with it.
+fn take_over_checkpoint(dir: &Path) -> Result<()> {
+    if !checkpoint::is_one(dir) {
+        return Ok(());
+    }
+    if !log::numbers(dir)?.is_empty() {
+        let what = "a checkpoint lies beside logs that do not follow it: keep one of them".into();
+        return Err(Error::Corrupt { path: dir.to_owned(), what });
+    }
+    checkpoint::take_over(dir, &checkpoint_dir(dir, 0))
 }
 
 fn lock(dir: &Path) -> Result<File> {

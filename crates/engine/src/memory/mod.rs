@@ -237,7 +237,9 @@ impl MemoryEngine {
                 .join()
                 .map_err(|_| Error::Backend("the checkpoint's thread panicked".into()))?;
         }
-        writer.log.take().map_or(Ok(()), |mut log| log.seal())
+        let sealed = writer.log.take().map_or(Ok(()), |mut log| log.seal());
+        self.home.iter().for_each(|home| home.unlock());
+        sealed
     }
 }
 

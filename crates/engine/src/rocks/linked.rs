@@ -19,7 +19,7 @@ const LEFT_OUT: [&str; 2] = ["LOCK", "LOG"];
 impl RocksEngine {
     /// Opens a copy in the empty directory `scratch`, which shares the table files of the database in
     /// `dir`. Nobody may have that one open, and nothing in `dir` is written. Errors name files of the
-    /// copy: [`Error::about`] turns them into those of `dir`.
+    /// copy: [`crate::Error::about`] turns them into those of `dir`.
     pub fn open_linked(dir: &Path, scratch: &Path, profile: &Profile) -> Result<Self> {
         let dir = dir.canonicalize().map_err(|source| disk::io(dir, source))?;
         let logs = scratch.join(journal::DIR);
