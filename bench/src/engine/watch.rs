@@ -20,7 +20,7 @@ use std::{
 
 /// Arguments of `--watch`.
 #[derive(Debug, Default, clap::Args)]
-pub(super) struct Args {
+pub(super) struct WatchArgs {
     /// Instead of measuring, run a mixed load and show the engine's figures every second. One engine:
     /// the one that --engine names, otherwise memory.
     #[arg(long)]
@@ -39,7 +39,7 @@ pub(super) struct Args {
     warn_stalled: Option<f64>,
 }
 
-impl Args {
+impl WatchArgs {
     pub(super) fn asked(&self) -> bool {
         self.watch
     }
@@ -67,7 +67,7 @@ const CLEAR_BELOW: &str = "\x1b[J";
 const WARNING: &str = "\x1b[31m";
 const NORMAL: &str = "\x1b[0m";
 
-pub(super) fn run(kind: Kind, scale: &Scale, profile: &Profile, args: &Args) -> Result<()> {
+pub(super) fn run(kind: Kind, scale: &Scale, profile: &Profile, args: &WatchArgs) -> Result<()> {
     let subject = Subject::new(kind, &scale.dir, profile)?;
     let column = subject.engine.column("watch")?;
     let done = AtomicBool::new(false);
@@ -86,7 +86,7 @@ fn show<W: Write>(
     engine: &dyn Engine,
     mut screen: Screen<W>,
     done: &AtomicBool,
-    args: &Args,
+    args: &WatchArgs,
 ) -> Result<()> {
     let mut monitor = Monitor::new(args.thresholds());
     // Rates need two moments: this one gives no lines yet.
@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn thresholds_are_as_asked_for() {
-        let args = Args { warn_p99_us: Some(5), warn_hits: Some(99.0), ..Args::default() };
+        let args =
+            WatchArgs { warn_p99_us: Some(5), warn_hits: Some(99.0), ..WatchArgs::default() };
         let thresholds = args.thresholds();
         assert_eq!(thresholds.p99, Duration::from_micros(5));
         assert!((thresholds.cache_hit_rate - 0.99).abs() < 1e-9);
@@ -234,7 +235,7 @@ mod tests {
         let subject = Subject::new(Kind::Memory, &scale.dir, &Profile::dev()).unwrap();
         let column = subject.engine.column("watch").unwrap();
         let (done, mut out) = (AtomicBool::new(false), Vec::new());
-        let args = Args { watch: true, seconds: Some(1), ..Args::default() };
+        let args = WatchArgs { watch: true, seconds: Some(1), ..WatchArgs::default() };
         thread::scope(|scope| {
             let load = scope.spawn(|| load(&*subject.engine, column, &scale, &done));
             let screen = Screen { out: &mut out, in_place: false, drawn: false };

@@ -26,8 +26,10 @@ const SECONDS: &str = "CHRONOLITH_SOAK_SECONDS";
 const DEFAULT_SECONDS: u64 = 4 * 3600;
 /// The engine is open for so long at a time; half-way a checkpoint is taken and a compaction runs.
 const ROUND: Duration = Duration::from_secs(10);
-/// Rounds after which caches and allocators have reached their size.
+/// Rounds and batches after which caches and allocators have reached their size: on a busy machine the
+/// first rounds do little.
 const WARM_ROUNDS: u32 = 2;
+const WARM_BATCHES: u64 = 100_000;
 const WRITERS: u32 = 2;
 const KEYS: u32 = 40_000;
 /// How far the process may grow after it is warm: allocators give memory back late.
@@ -54,7 +56,7 @@ fn soak(backend: &Backend) {
     let (dir, begun) = (tempfile::tempdir().unwrap(), Instant::now());
     let mut models: Vec<Model> = vec![vec![0; KEYS as usize]; WRITERS as usize];
     let mut warm_kib = None;
-    let mut round = 0;
+    let (mut round, mut batches) = (0, 0);
     while begun.elapsed() < Duration::from_secs(seconds) || round <= WARM_ROUNDS {
         let engine = (backend.create)(&dir.path().join("engine"));
         let column = engine.column("c").unwrap();
@@ -69,7 +71,8 @@ fn soak(backend: &Backend) {
             begun.elapsed().as_secs(),
             stats.disk_bytes.unwrap_or(0) >> 20
         );
-        if round == WARM_ROUNDS {
+        batches += writes;
+        if warm_kib.is_none() && round >= WARM_ROUNDS && batches >= WARM_BATCHES {
             warm_kib = Some(now_kib);
         }
         if let Some(warm_kib) = warm_kib {
