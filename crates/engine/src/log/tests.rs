@@ -145,6 +145,30 @@ fn a_changed_byte_is_damage_where_records_follow() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, ..Default::default() })]
 
+    /// Whatever a log's bytes become, it is read or refused, and what is read is a beginning of what
+    /// was written.
+    #[test]
+    fn any_changes_to_a_log_are_read_as_its_beginning_or_refused(
+        sizes in proptest::collection::vec(1usize..200, 1..10),
+        changes in proptest::collection::vec((16usize..1_500, proptest::num::u8::ANY), 0..8),
+        length in 0usize..2_500,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let payloads: Vec<Vec<u8>> =
+            (1..).zip(&sizes).map(|(number, size)| vec![number; *size]).collect();
+        let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+        drop(log_of(dir.path(), &payloads));
+        change(dir.path(), |bytes| {
+            bytes.resize(length, 0);
+            for (at, byte) in changes.iter().filter(|(at, _)| *at < length) {
+                bytes[*at] = *byte;
+            }
+        });
+        if let Ok((found, _)) = replayed(dir.path()) {
+            assert_eq!(found[..], payloads[..found.len()]);
+        }
+    }
+
     /// A machine stops: of what was appended since the last sync, any blocks may be missing. Whatever
     /// was synced is there, and what is there is a beginning of what was appended. And no change to what
     /// was synced goes unnoticed once a later record is there to tell.

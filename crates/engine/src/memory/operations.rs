@@ -1,7 +1,7 @@
 //! What the memory engine writes into its log: batches, as they are, and new columns.
 //!
 //! ```text
-//! record: changes of a batch (see `batch`) | kind u8 = 3 · length u32 · name
+//! record: changes of a batch (see `batch`) | kind u8 = 3 · name
 //! ```
 
 use super::view::View;
@@ -20,15 +20,15 @@ pub(super) fn append(log: &mut Log, batch: &WriteBatch) -> Result<u64> {
 
 /// Appends the creation of a column.
 pub(super) fn append_column(log: &mut Log, name: &str) -> Result<u64> {
-    let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
-    log.append(&[&[COLUMN], &length.to_le_bytes(), name.as_bytes()])
+    log.append(&[&[COLUMN], name.as_bytes()])
 }
 
 /// Applies a record of the log to `view`.
 pub(super) fn apply(view: &mut View, place: &Place<'_>, payload: &[u8]) -> Result<()> {
-    if let Some((&COLUMN, rest)) = payload.split_first() {
-        let name = rest.get(4..).ok_or_else(|| place.corrupt("a column's name is cut short"))?;
-        view.add_column(&String::from_utf8_lossy(name));
+    if let Some((&COLUMN, name)) = payload.split_first() {
+        let name =
+            std::str::from_utf8(name).map_err(|_| place.corrupt("a column's name is not text"))?;
+        view.add_column(name);
         return Ok(());
     }
     let mut rest = payload;
