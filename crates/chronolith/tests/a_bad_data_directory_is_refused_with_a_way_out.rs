@@ -264,7 +264,8 @@ impl Drop for SmallDisk {
 #[test]
 fn on_a_full_disk_refuses_writes_and_keeps_what_it_has() {
     let Some(disk) = SmallDisk::mount("200m") else { return };
-    let mut node = Node::start_in(MEMORY, disk.0.path(), &[]);
+    // With a reserve, writes are refused before the disk is full.
+    let mut node = Node::start_in(MEMORY, disk.0.path(), &["--reserve-disk-bytes", "0"]);
     let mut client = Client::of(&node);
     let value = "x".repeat(1 << 20);
     let mut written = BTreeMap::new();
