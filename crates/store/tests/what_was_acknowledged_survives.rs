@@ -9,7 +9,7 @@ mod common;
 use chronolith_proto::etcdserverpb::{
     CompactionRequest, HashKvRequest, LeaseTimeToLiveRequest, PutRequest, RangeRequest,
 };
-use chronolith_store::{EngineKind, OpenError, Store, StoreConfig};
+use chronolith_store::{EngineKind, Limits, OpenError, Store, StoreConfig};
 use common::*;
 use std::{
     fs,
@@ -23,7 +23,9 @@ use std::{
 const EVERY: u64 = 20;
 
 fn config(dir: &Path, engine: EngineKind) -> StoreConfig {
-    StoreConfig { engine, checkpoint_every_entries: EVERY, ..StoreConfig::new(dir) }
+    // Without a reserve, which refuses writes before a disk is full.
+    let limits = Limits { reserve_disk_bytes: Some(0), ..Limits::default() };
+    StoreConfig { engine, checkpoint_every_entries: EVERY, limits, ..StoreConfig::new(dir) }
 }
 
 fn checkpoints(dir: &Path) -> Vec<u64> {
