@@ -3,17 +3,19 @@
 //! ```text
 //! put … put │ chunk full ─▶ one batch ─▶ its rate ─▶ next chunk's size
 //! ```
-//! It begins with large chunks, which measured best on both backends (a batch is sorted before it is
-//! written, and the more there is to sort, the closer neighbours lie), and goes down as long as
-//! smaller ones are faster. A size is left only for one that measured better, so a noisy machine
-//! cannot drive it down, which is what happens to a rule that answers to deviation alone.
+//! It begins with the chunks that measured best: large ones on disk (a batch is sorted before it is
+//! written, and the more there is to sort, the closer neighbours lie), in memory those that stay in the
+//! processor's cache meanwhile. It goes down as long as smaller ones are faster. A size is left only for
+//! one that measured better, so a noisy machine cannot drive it down, which is what happens to a rule
+//! that answers to deviation alone.
 
 use crate::{ColumnId, Durability, Engine, Result, WriteBatch};
 use std::time::{Duration, Instant};
 
 /// Bounds of the adaptive size, in records.
 const MIN_CHUNK: usize = 1_000;
-const MAX_CHUNK: usize = 100_000;
+/// Where it begins unless the engine prefers smaller batches.
+pub(crate) const MAX_CHUNK: usize = 100_000;
 /// A chunk is written at this size whatever its count, so that large values do not fill the memory.
 const MAX_CHUNK_BYTES: usize = 32 << 20;
 /// Room made before it is known how many records will come.
@@ -101,7 +103,8 @@ impl<'a> BulkLoader<'a> {
     /// on stable storage when [`BulkLoader::finish`] returns; chunks are not synced one by one.
     #[must_use]
     pub fn new(engine: &'a dyn Engine, durability: Durability) -> Self {
-        Self::with_size(engine, durability, ChunkSize::adaptive())
+        let start = engine.preferred_batch_records().clamp(MIN_CHUNK, MAX_CHUNK);
+        Self::with_size(engine, durability, ChunkSize::adaptive(start))
     }
 
     /// A loader with chunks of `records`.
@@ -235,8 +238,8 @@ struct ChunkSize {
 }
 
 impl ChunkSize {
-    fn adaptive() -> Self {
-        Self { settled: false, ..Self::fixed(MAX_CHUNK) }
+    fn adaptive(start: usize) -> Self {
+        Self { settled: false, ..Self::fixed(start) }
     }
 
     fn fixed(now: usize) -> Self {
@@ -275,7 +278,7 @@ mod tests {
 
     /// Feeds the rate that `of` gives to each size, until the size settles.
     fn settle(of: impl Fn(usize) -> f64) -> usize {
-        let mut size = ChunkSize::adaptive();
+        let mut size = ChunkSize::adaptive(MAX_CHUNK);
         for _ in 0..100 {
             size.measured(of(size.now));
         }

@@ -170,6 +170,11 @@ pub trait Engine: Send + Sync + 'static {
         records: &mut dyn Iterator<Item = (Bytes, Bytes)>,
     ) -> Result<u64>;
 
+    /// How many small records a batch of a bulk load should have, by measurement.
+    fn preferred_batch_records(&self) -> usize {
+        crate::bulk::MAX_CHUNK
+    }
+
     /// What the engine did since it was opened, and what it holds.
     fn stats(&self) -> Result<Stats>;
 

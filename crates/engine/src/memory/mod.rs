@@ -47,6 +47,9 @@ use view::View;
 /// processor's cache. Half as many halve that, but slow a writer beside a busy reader further; a writer
 /// alone is as fast with 64 as with 1,024.
 const SLICE_OPERATIONS: usize = 256;
+/// A batch of so many small records stays in the processor's cache until it is in the trees: loading in
+/// such batches is a third faster than in one of 50,000.
+const CACHED_BATCH_RECORDS: usize = 10_000;
 /// From so many operations on the rest of a batch is applied to a copy when readers wait: a copied node
 /// then serves several of them.
 const COPIED_OPERATIONS: usize = 1024;
@@ -318,6 +321,10 @@ impl Engine for MemoryEngine {
         })?;
         let count = batch.len() as u64;
         self.write(batch, Durability::Sync).map(|()| count)
+    }
+
+    fn preferred_batch_records(&self) -> usize {
+        CACHED_BATCH_RECORDS
     }
 
     fn stats(&self) -> Result<Stats> {
