@@ -169,6 +169,20 @@ fn outgrown_logs_are_flushed_and_removed() {
     assert_eq!(logs(&files).len(), 1, "opening begins a new log and removes the others");
 }
 
+/// An opening that is cut off once the next log exists, and before the one it replayed is removed.
+#[test]
+fn a_second_crash_while_opening_leaves_logs_that_are_read() {
+    let crash = Crash::new();
+    crash.put("a", "1", Buffered);
+    let files = crash.files();
+    let (log, kept) = (logs(&files).remove(0), crash.dir.path().join("kept"));
+    fs::hard_link(&log, &kept).unwrap();
+    assert_eq!(values(&files, &["a"]), ["1"]);
+    fs::rename(&kept, &log).unwrap();
+    assert_eq!(logs(&files).len(), 2);
+    assert_eq!(values(&files, &["a"]), ["1"]);
+}
+
 #[test]
 fn a_damaged_log_is_named() {
     let crash = Crash::new();

@@ -72,7 +72,7 @@ pub struct MemoryEngine {
     view: RwLock<Arc<View>>,
     /// A reader found the view locked since the writer last looked.
     waited: AtomicBool,
-    /// Held by the one writer: a large batch works on a copy, which no other writer may miss.
+    /// Held by the one writer: nobody else may write while a large batch goes into the trees.
     writer: Mutex<Writer>,
     gate: Arc<Gate>,
     home: Option<Arc<Home>>,

@@ -135,7 +135,7 @@ fn replay(dir: &Path, families: &Families) -> Result<u64> {
     let flushed = database.latest_sequence_number();
     let options = without_log();
     let mut replayed = false;
-    log::replay_from(dir, *first, &mut |place: &Place<'_>, mut payload: Bytes| {
+    let end = log::replay_from(dir, *first, &mut |place: &Place<'_>, mut payload: Bytes| {
         let before = payload.try_get_u64_le().map_err(|_| place.corrupt("a batch is cut short"))?;
         if before < flushed {
             return Ok(());
@@ -147,5 +147,8 @@ fn replay(dir: &Path, families: &Families) -> Result<u64> {
     if replayed {
         flush(families)?;
     }
+    // Cut off behind its last record, as every log before the newest is: until it is removed, that
+    // is what this one will be.
+    end.map_or(Ok(()), |end| Log::resume(end.path, end.number, end.size_bytes).map(drop))?;
     Ok(last + 1)
 }
